@@ -1,0 +1,34 @@
+"""LIVE: pictures and diffusion latents as real, tiny files, by coding the latents of a generative autoencoder.
+
+    import live
+    data = live.compress("photo.jpg", quality=3)
+    live.decompress(data).save("photo.png")
+
+Importing ``live`` is cheap: torch is loaded by the first call that needs it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import LiveError
+
+if TYPE_CHECKING:
+    from .api import autoencode, compress, compress_latents, decompress, decompress_latents, estimate_bits
+    from .checkpoints import qualities
+
+__version__ = "0.1.0"
+_API = ("autoencode", "compress", "compress_latents", "decompress", "decompress_latents", "estimate_bits")
+__all__ = ["LiveError", "qualities", *_API]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _API:
+        from . import api
+
+        return getattr(api, name)
+    if name == "qualities":
+        from .checkpoints import qualities
+
+        return qualities
+    raise AttributeError(f"module 'live' has no attribute {name!r}")

@@ -1,0 +1,97 @@
+"""The ``live`` command: parse, call, print. Refusals are one line on stderr and exit code 2; torch loads only when needed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import __version__, commands
+from .container import MAX_PIXELS
+from .errors import LiveError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says usage errors as one line, like every other refusal."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise LiveError(f"{message} (see {self.prog} --help)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, one subcommand a verb."""
+    parser = _Parser(prog="live", description="Pictures and diffusion latents as real, tiny files.")
+    parser.add_argument("--version", action="version", version=f"live {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    compress = verbs.add_parser("compress", help="a picture, a folder of pictures or latents -> .live")
+    compress.add_argument("input", type=Path, help="picture, folder, or latents (.safetensors)")
+    _output(compress, "output file (a folder when the input is one); default: beside the input, suffix .live")
+    _codec_choice(compress)
+    compress.add_argument("--alpha", metavar="COLOUR", help="flatten transparency over this colour (white, #rrggbb)")
+    compress.set_defaults(run=commands.compress)
+
+    decompress = verbs.add_parser("decompress", help=".live -> picture (or latents, if it holds latents)")
+    decompress.add_argument("input", type=Path)
+    _output(decompress, "output picture, any format Pillow writes; default: beside the input, suffix .png")
+    _decoder_choice(decompress)
+    decompress.set_defaults(run=commands.decompress)
+
+    info = verbs.add_parser("info", help="what a .live file holds, without decoding it")
+    info.add_argument("input", type=Path)
+    info.add_argument("--json", action="store_true", help="one JSON object")
+    info.set_defaults(run=commands.info)
+
+    models = verbs.add_parser("models", help="the codec checkpoints and autoencoders this release knows")
+    models.add_argument("--json", action="store_true", help="one JSON object")
+    models.set_defaults(run=commands.models)
+
+    latents = verbs.add_parser("latents", help="latents <-> .live, without touching pixels")
+    actions = latents.add_subparsers(dest="action", required=True, metavar="pack|unpack", parser_class=_Parser)
+    pack = actions.add_parser("pack", help="latents (.safetensors) -> .live")
+    pack.add_argument("input", type=Path, help="safetensors holding (c, h, w) or (1, c, h, w)")
+    pack.add_argument("--key", help="name of the tensor; needed when the file holds several")
+    _output(pack, "output file; default: beside the input, suffix .live")
+    _codec_choice(pack)
+    pack.set_defaults(run=commands.pack_latents)
+    unpack = actions.add_parser("unpack", help=".live -> latents (.safetensors, tensor 'latents')")
+    unpack.add_argument("input", type=Path)
+    _output(unpack, "output file; default: beside the input, suffix .safetensors")
+    _decoder_choice(unpack)
+    unpack.set_defaults(run=commands.unpack_latents)
+    return parser
+
+
+def _output(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help=text)
+    parser.add_argument("-f", "--force", action="store_true", help="replace an existing output")
+
+
+def _codec_choice(parser: argparse.ArgumentParser) -> None:
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("-q", "--quality", type=int, metavar="N", help="embedded quality (see live models); default: middle")
+    choice.add_argument("--checkpoint", type=Path, metavar="PATH", help="a codec checkpoint of your own")
+    parser.add_argument("--vae", metavar="NAME", help="autoencoder: name, folder or hub id; default: the codec's own")
+
+
+def _decoder_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="the codec checkpoint, if it is not embedded")
+    parser.add_argument("--vae", metavar="NAME", help="the autoencoder, if it is not the codec's own")
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="refuse larger pictures (%(default)s)")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0, 1 (some files of a folder failed), 2 (refused) or 130 (interrupted)."""
+    try:
+        arguments = build_parser().parse_args(argv)
+        return arguments.run(arguments)
+    except LiveError as error:
+        print(f"live: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("live: interrupted; nothing half-written", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,208 @@
+"""Pixels or latents <-> bytes: the whole path, photo -> autoencoder -> codec -> range coder -> container, and back."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from .checkpoints import by_identity, by_quality, load_codec, qualities
+from .codecs.base import LatentCodec
+from .coder import Count, Port, Read, Write
+from .container import MAX_PIXELS, LiveFile, pack, unpack
+from .errors import DamagedFile, DecodeMismatch, InputError, ModelError, UnknownModel
+from .latents import load_autoencoder
+from .latents.base import Autoencoder
+from .media import as_picture, to_image, to_tensor
+
+DEFAULT_VAE = "compact"
+
+
+def compress(
+    picture: Any,
+    quality: int | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    vae: str | Autoencoder | None = None,
+    alpha: str | None = None,
+) -> bytes:
+    """A picture as the bytes of a LIVE file.
+
+    picture: path, PIL image, numpy array (H, W, 3) or (H, W) (uint8, or float in [0, 1]) or torch tensor (3, H, W).
+    quality: an embedded one (``live.qualities()``; the middle one by default), or ``checkpoint``: a codec checkpoint.
+    vae: the autoencoder, by name or loaded; by default the one that the codec was trained on.
+    alpha: a colour to flatten transparency over; without it transparent pictures are refused.
+    Raises InputError or ModelError.
+    """
+    image = as_picture(picture, alpha=alpha)
+    codec = _codec(quality, checkpoint)
+    autoencoder = _autoencoder(codec, vae)
+    latents = _encode_padded(autoencoder, to_tensor(image))
+    return _pack(codec, latents, image.size, autoencoder.identity, is_latents=False)
+
+
+def decompress(
+    data: bytes,
+    *,
+    checkpoint: str | Path | None = None,
+    vae: str | Autoencoder | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
+    """The picture (PIL, RGB, 8 bit, original size) of a LIVE file's bytes.
+
+    checkpoint and vae: needed only when the file was made with others than the embedded ones. Raises NotLiveFile,
+    NewerFormat, UnknownModel, DamagedFile or DecodeMismatch.
+    """
+    file = unpack(data, max_pixels)
+    if file.latents:
+        raise InputError("the file holds latents, not a picture; use live.decompress_latents or: live latents unpack")
+    codec = _codec_of(file, checkpoint)
+    autoencoder = _autoencoder(codec, vae, bytes(file.autoencoder))
+    height, width = (math.ceil(size / autoencoder.factor) for size in (file.height, file.width))
+    pictures = autoencoder.decode(_read_latents(file, codec, height, width))
+    return to_image(pictures[:, :, : file.height, : file.width])
+
+
+def compress_latents(
+    latents: Tensor,
+    quality: int | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    vae: str | Autoencoder | None = None,
+) -> bytes:
+    """Latents as the bytes of a LIVE file, without touching pixels.
+
+    latents: (1, c, h, w) or (c, h, w), any float type, in the autoencoder's diffusion convention (scale and shift
+    applied, as a diffusion pipeline holds them before its VAE decodes). vae: if given, it must be the autoencoder that
+    the codec was trained on. Raises InputError or ModelError.
+    """
+    codec = _codec(quality, checkpoint)
+    tensor = torch.as_tensor(latents).detach().cpu().float()
+    if tensor.dim() == 3:
+        tensor = tensor[None]
+    if tensor.dim() != 4 or tensor.shape[0] != 1 or tensor.shape[1] != codec.channels or not tensor.numel():
+        raise InputError(
+            f"latents have shape {tuple(latents.shape)}; expected ({codec.channels}, h, w) or (1, {codec.channels}, h, w)"
+            ", one picture at a time"
+        )
+    if not torch.isfinite(tensor).all():
+        raise InputError("the latents hold NaN or infinite values; check the pipeline that made them")
+    identity = _autoencoder(codec, vae).identity if vae is not None else codec.card.get("autoencoder", "")
+    size = (tensor.shape[3], tensor.shape[2])
+    return _pack(codec, tensor, size, identity, is_latents=True)
+
+
+def decompress_latents(
+    data: bytes, *, checkpoint: str | Path | None = None, max_pixels: int = MAX_PIXELS
+) -> Tensor:
+    """The latents (1, c, h, w) float32 of a LIVE file; of a picture's file, the latents its autoencoder would decode."""
+    file = unpack(data, max_pixels)
+    codec = _codec_of(file, checkpoint)
+    height, width = file.height, file.width
+    if not file.latents:
+        factor = codec.card.get("factor", 8)
+        height, width = math.ceil(height / factor), math.ceil(width / factor)
+    return _read_latents(file, codec, height, width)
+
+
+def estimate_bits(
+    picture: Any, quality: int | None = None, *, checkpoint: str | Path | None = None
+) -> float:
+    """The bits that the tables charge for a picture's symbols (Count port); the real file adds the header."""
+    codec, port = _codec(quality, checkpoint), Count()
+    codec.encode(port, _encode_padded(_autoencoder(codec, None), to_tensor(as_picture(picture))))
+    return port.bits
+
+
+def autoencode(picture: Any, vae: str | Autoencoder = DEFAULT_VAE) -> Image.Image:
+    """A picture after the autoencoder's round trip alone, nothing coded: the ceiling of any codec over it."""
+    image = as_picture(picture)
+    autoencoder = vae if isinstance(vae, Autoencoder) else _load_autoencoder(vae)
+    pictures = autoencoder.decode(_encode_padded(autoencoder, to_tensor(image)))
+    return to_image(pictures[:, :, : image.height, : image.width])
+
+
+def _pack(codec: LatentCodec, latents: Tensor, size: tuple[int, int], identity: str, is_latents: bool) -> bytes:
+    port = Write()
+    codec.encode(port, latents)
+    return pack(
+        LiveFile(
+            codec_id=codec.codec_id,
+            latents=is_latents,
+            model=bytes.fromhex(codec.identity)[:8],
+            autoencoder=bytes.fromhex(identity)[:4].ljust(4, b"\0"),
+            quality=codec.card.get("quality", 0),
+            width=size[0],
+            height=size[1],
+            stream=port.stream(),
+            symbols_crc=port.crc,
+        )
+    )
+
+
+def _read_latents(file: LiveFile, codec: LatentCodec, height: int, width: int) -> Tensor:
+    port: Port = Read(file.stream, codec.symbol_count(*codec.padded(height, width)))
+    latents = codec.decode(port, height, width)
+    if port.crc != file.symbols_crc:
+        raise DecodeMismatch(
+            "the file decoded differently than it was encoded (symbol checksum); "
+            "the file is whole, so report this with the output of: live info"
+        )
+    return latents
+
+
+def _encode_padded(autoencoder: Autoencoder, pictures: Tensor) -> Tensor:
+    """Encode (1, 3, H, W) of any size: the right and bottom borders are replicated up to a multiple of the factor."""
+    bottom, right = (-size % autoencoder.factor for size in pictures.shape[2:])
+    return autoencoder.encode(F.pad(pictures, (0, right, 0, bottom), mode="replicate"))
+
+
+def _codec(quality: int | None, checkpoint: str | Path | None) -> LatentCodec:
+    if checkpoint is not None:
+        if quality is not None:
+            raise InputError("give a quality or a checkpoint, not both")
+        return load_codec(Path(checkpoint))
+    if quality is None:
+        known = qualities()
+        quality = known[len(known) // 2] if known else 0
+    return load_codec(by_quality(quality).path)
+
+
+def _codec_of(file: LiveFile, checkpoint: str | Path | None) -> LatentCodec:
+    codec = load_codec(by_identity(file.model, Path(checkpoint) if checkpoint is not None else None).path)
+    if codec.codec_id != file.codec_id:
+        raise DamagedFile("the file is damaged: its codec and its checkpoint do not belong together")
+    return codec
+
+
+def _autoencoder(codec: LatentCodec, vae: str | Autoencoder | None, prefix: bytes | None = None) -> Autoencoder:
+    """The autoencoder to use with a codec, and for a file: the very one it names (``prefix``, 4 bytes)."""
+    name = vae if vae is not None else codec.card.get("autoencoder_name")
+    if name is None:
+        raise InputError("this codec checkpoint does not name its autoencoder; give one with --vae")
+    autoencoder = name if isinstance(name, Autoencoder) else _load_autoencoder(name)
+    trained_on = codec.card.get("autoencoder")
+    if prefix is None and trained_on not in (None, autoencoder.identity):
+        raise ModelError(
+            f"the codec was trained on the autoencoder {codec.card.get('autoencoder_name')} ({trained_on[:8]}), "
+            f"and {autoencoder.name} is {autoencoder.identity[:8]}; choose a checkpoint trained on it"
+        )
+    if prefix is not None and bytes.fromhex(autoencoder.identity)[:4] != prefix:
+        raise UnknownModel(
+            f"the file needs the autoencoder {prefix.hex()}, and {autoencoder.name} is {autoencoder.identity[:8]}; "
+            "give the one it was made with: --vae NAME"
+        )
+    if autoencoder.channels != codec.channels:
+        raise ModelError(f"{autoencoder.name} has {autoencoder.channels} latent channels, the codec {codec.channels}")
+    return autoencoder
+
+
+@lru_cache(maxsize=4)
+def _load_autoencoder(name: str) -> Autoencoder:
+    return load_autoencoder(name)

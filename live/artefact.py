@@ -1,0 +1,52 @@
+"""Released weights: one safetensors file with its card in the header. No pickle, no optimiser, read-only once written."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .errors import ModelError
+
+CARD_KEY = "live_card"
+
+
+def write_artefact(path: str | Path, tensors: dict[str, Tensor], card: dict[str, Any]) -> None:
+    """Write tensors and their card (JSON: kind, config, data, steps, figures) by rename."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = save({name: t.detach().contiguous() for name, t in tensors.items()}, {CARD_KEY: json.dumps(card, sort_keys=True)})
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+
+
+def read_artefact(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and card of an artefact of the given kind ("autoencoder" or "codec"); ModelError in words otherwise."""
+    if not Path(path).is_file():
+        raise ModelError(f"no checkpoint at {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            card = json.loads((file.metadata() or {}).get(CARD_KEY, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError):
+        raise ModelError(f"{path} is not a readable safetensors checkpoint") from None
+    if card.get("kind") != kind:
+        raise ModelError(f"{path} is not a LIVE {kind} checkpoint; export one with the training commands")
+    return tensors, card
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """The card alone, without loading tensors or torch."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(length, 1 << 24)))
+    return json.loads(header.get("__metadata__", {}).get(CARD_KEY, "{}"))

@@ -1,0 +1,107 @@
+"""Codec checkpoints: written at export, found by quality or by the identity a file names, loaded with checked hashes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .artefact import read_artefact, read_card, write_artefact
+from .errors import InputError, ModelError, UnknownModel
+from .registry import embedded_dir
+
+if TYPE_CHECKING:
+    from .codecs.base import LatentCodec
+
+DEFAULT_CODEC = "live_plus"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A codec checkpoint on disk and its card (codec, config, quality, autoencoder, identity, figures)."""
+
+    path: Path
+    card: dict[str, Any]
+
+
+def embedded_checkpoints() -> list[Checkpoint]:
+    """The codec checkpoints that come with the project, by codec and quality. Reads cards only, never torch."""
+    found = [Checkpoint(path, read_card(path)) for path in sorted(embedded_dir().glob("*.safetensors"))]
+    codecs = [checkpoint for checkpoint in found if checkpoint.card.get("kind") == "codec"]
+    return sorted(codecs, key=lambda c: (c.card["codec"], c.card["quality"]))
+
+
+def qualities() -> list[int]:
+    """The embedded qualities, ascending in rate."""
+    return [c.card["quality"] for c in embedded_checkpoints() if c.card["codec"] == DEFAULT_CODEC]
+
+
+def by_quality(quality: int) -> Checkpoint:
+    """The embedded checkpoint of a quality; InputError naming the known ones."""
+    known = {c.card["quality"]: c for c in embedded_checkpoints() if c.card["codec"] == DEFAULT_CODEC}
+    if not known:
+        raise ModelError(f"there are no codec checkpoints in {embedded_dir()}; give one with --checkpoint")
+    if quality not in known:
+        raise InputError(f"unknown quality {quality}; choose from {', '.join(map(str, known))}")
+    return known[quality]
+
+
+def by_identity(prefix: bytes, extra: Path | None = None) -> Checkpoint:
+    """The checkpoint whose identity begins with ``prefix``: ``extra``, else an embedded one; UnknownModel otherwise."""
+    candidates = embedded_checkpoints()
+    if extra is not None:
+        if not extra.is_file():
+            raise ModelError(f"no checkpoint at {extra}")
+        candidates = [Checkpoint(extra, _card_of(extra))]
+    for candidate in candidates:
+        if str(candidate.card.get("identity", "")).startswith(prefix.hex()):
+            return candidate
+    where = f"{extra} is another one" if extra is not None else "it does not come with this release"
+    raise UnknownModel(
+        f"the file needs the codec checkpoint {prefix.hex()} and {where}; "
+        "give the checkpoint it was made with: --checkpoint PATH"
+    )
+
+
+def _card_of(path: Path) -> dict[str, Any]:
+    return read_artefact(path, "codec")[1]
+
+
+@lru_cache(maxsize=16)
+def load_codec(path: Path) -> LatentCodec:
+    """Load a codec checkpoint with its frozen tables; ModelError when it is damaged or was altered."""
+    from .codecs import make_codec, state_of
+    from .latents.base import identity_of
+    from .priors.tables import Tables
+
+    tensors, card = read_artefact(path, "codec")
+    if identity_of(tensors, card.get("codec", "")) != card.get("identity"):
+        raise ModelError(f"{path} is damaged: its weights do not have the hash that its card states")
+    codec = make_codec(card["codec"], card["config"])
+    codec.tables = {name: Tables.from_tensors(tensors, f"tables.{name}") for name in ("y", "z")}
+    if set(tensors) != set(state_of(codec)):
+        raise ModelError(f"{path} does not hold the weights that its card describes")
+    codec.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
+    codec.card, codec.identity = card, card["identity"]
+    return codec.eval().requires_grad_(False)
+
+
+def export_codec(codec: LatentCodec, path: Path, card: dict[str, Any], half: bool = True) -> LatentCodec:
+    """Freeze a trained codec into a checkpoint and return it as a decoder loads it.
+
+    Weights go to float16 (``half``) first and the tables are built from what is then left. ``card`` adds to codec,
+    config and identity: at least ``quality`` (0: none), ``autoencoder`` (identity) and ``autoencoder_name``.
+    """
+    from .codecs import state_of
+    from .latents.base import identity_of
+
+    state = {name: value.half() if half else value for name, value in state_of(codec).items()}
+    codec.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
+    codec.build_tables()
+    for name, tables in codec.tables.items():
+        state |= tables.to_tensors(f"tables.{name}")
+    full = {"kind": "codec", "codec": codec.name, "config": asdict(codec.config), **card}
+    write_artefact(path, state, full | {"identity": identity_of(state, codec.name)})
+    load_codec.cache_clear()
+    return load_codec(path)

@@ -1,0 +1,33 @@
+"""The latent codecs and their stable numbers. A number is written in files and never given to another codec."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..config import parse
+from ..errors import ModelError
+from .base import LatentCodec
+from .paper import LivePaper, PaperConfig
+from .plus import LivePlus, PlusConfig
+
+CODECS: dict[str, tuple[type, type]] = {
+    LivePaper.name: (LivePaper, PaperConfig),  # id 1
+    LivePlus.name: (LivePlus, PlusConfig),  # id 2
+}
+
+
+def make_codec(name: str, config: dict[str, Any]) -> LatentCodec:
+    """An untrained codec by its name and the mapping of its sizes."""
+    if name not in CODECS:
+        raise ModelError(f"there is no codec {name!r}; known: {', '.join(CODECS)}")
+    kind, config_kind = CODECS[name]
+    return kind(parse(config_kind, config))
+
+
+def state_of(codec: LatentCodec) -> dict[str, torch.Tensor]:
+    """A codec's weights as released: without the empty or derived buffers of CompressAI's entropy models."""
+    assert isinstance(codec, torch.nn.Module)
+    derived = ("_quantized_cdf", "_cdf_length", "_offset", ".bound", "scale_table", ".target", "scale_bound")
+    return {name: value for name, value in codec.state_dict().items() if not name.endswith(derived)}

@@ -1,0 +1,73 @@
+"""What every latent codec is: latents <-> symbols under integer tables, walked once against a port. Knows no files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..coder import Port
+from ..priors.tables import Tables
+
+
+class LatentCodec(ABC):
+    """A codec of latents (1, c, h, w) of one autoencoder.
+
+    codec_id: stable number written in files, never reused; name: how users and cards call it; stride: h and w are
+    padded to a multiple of it (replicating the border) and cropped after decoding.
+    """
+
+    codec_id: ClassVar[int]
+    name: ClassVar[str]
+    stride: ClassVar[int]
+    channels: int
+    tables: dict[str, Tables]
+    card: dict[str, Any]
+    identity: str
+
+    @abstractmethod
+    def walk(self, port: Port, height: int, width: int, latents: Tensor | None = None) -> Tensor:
+        """Pass every symbol of latents (1, c, height, width), sizes multiples of ``stride``, through the port, in order.
+
+        With ``latents`` they are analysed (Count, Write); without, the port supplies the symbols (Read). Returns the
+        decoded latents (1, c, height, width) float32, the same either way.
+        """
+
+    @abstractmethod
+    def symbol_count(self, height: int, width: int) -> int:
+        """How many symbols ``walk`` passes for latents of this size."""
+
+    @abstractmethod
+    def build_tables(self) -> None:
+        """Fill ``tables`` from the trained densities. Done once, at export."""
+
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """The size that is coded: both rounded up to a multiple of ``stride``."""
+        return -(-height // self.stride) * self.stride, -(-width // self.stride) * self.stride
+
+    @torch.inference_mode()
+    def encode(self, port: Port, latents: Tensor) -> Tensor:
+        """Pass latents (1, c, h, w) of any size through Count or Write; returns what a decoder will see, (1, c, h, w)."""
+        height, width = latents.shape[2:]
+        full_height, full_width = self.padded(height, width)
+        padded = F.pad(latents, (0, full_width - width, 0, full_height - height), mode="replicate")
+        return self.walk(port, full_height, full_width, padded)[:, :, :height, :width]
+
+    @torch.inference_mode()
+    def decode(self, port: Port, height: int, width: int) -> Tensor:
+        """Latents (1, c, height, width) from Read."""
+        return self.walk(port, *self.padded(height, width))[:, :, :height, :width]
+
+
+def flat(symbols: Tensor) -> np.ndarray:
+    """Symbols in coding order: a tensor's row-major values, rounded, as int32 (n,)."""
+    return torch.round(symbols).to(torch.int64).clamp(-(1 << 30), 1 << 30).to(torch.int32).flatten().numpy()
+
+
+def channel_indices(channels: int, height: int, width: int) -> np.ndarray:
+    """The table row of every symbol of z, (channels * height * width,) int32: its channel."""
+    return np.repeat(np.arange(channels, dtype=np.int32), height * width)

@@ -1,0 +1,106 @@
+"""``live_paper``: the codec of the LIVE reference (NETINT-Technologies/liveCompress), to the letter.
+
+CompressAI's ``ScaleHyperprior`` (Balle et al. 2018) with N = 24, M = 36; g_a is one 5x5 stride-2 convolution c -> 36 and
+g_s one transposed convolution back: no GDN, no non-linearity. y has 36 channels at half the latents' size, z 24 at an
+eighth. For c = 4 the state dict holds 82,019 values.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from compressai.models.google import ScaleHyperprior
+from compressai.models.utils import conv, deconv
+from torch import Tensor, nn
+
+from ..coder import Port
+from ..priors.tables import Tables, factorized_tables, gaussian_tables
+from .base import LatentCodec, channel_indices, flat
+from .plus import Coded
+
+SCALES = tuple(float(np.exp(x)) for x in np.linspace(np.log(0.11), np.log(256), 64))
+"""CompressAI's default scale table: 64 standard deviations, log-spaced from 0.11 to 256."""
+
+_LEGACY = re.compile(r"^entropy_bottleneck\._(matrix|bias|factor)(\d)$")
+_PLURAL = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
+_BUILT = ("_quantized_cdf", "_cdf_length", "_offset", "scale_table")
+
+
+@dataclass(frozen=True)
+class PaperConfig:
+    """Latent channels c; N of the hyperprior; M channels of y."""
+
+    channels: int = 4
+    n: int = 24
+    m: int = 36
+
+
+class LivePaper(ScaleHyperprior, LatentCodec):
+    """The published codec for latents of c channels."""
+
+    codec_id = 1
+    name = "live_paper"
+    stride = 8
+
+    def __init__(self, config: PaperConfig):
+        super().__init__(config.n, config.m)
+        self.g_a = nn.Sequential(conv(config.channels, config.m))
+        self.g_s = nn.Sequential(deconv(config.m, config.channels))
+        self.config, self.channels = config, config.channels
+        self.tables: dict[str, Tables] = {}
+        self.card, self.identity = {"config": asdict(config)}, ""
+
+    def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True) -> Any:
+        """CompressAI's insists on CDF buffers; ours are kept in ``tables``, so its own stay empty and may be missing."""
+        built = {name: value for name, value in self.state_dict().items() if name.endswith(_BUILT)}
+        return nn.Module.load_state_dict(self, built | dict(state), strict=strict)
+
+    def estimate(self, latents: Tensor) -> Coded:
+        """Differentiable estimate over latents (B, c, h, w), h and w multiples of 8; ``forward`` is CompressAI's own."""
+        out = self(latents)
+        y_bits, z_bits = (-torch.log2(out["likelihoods"][name]).sum() for name in ("y", "z"))
+        return Coded(out["x_hat"], y_bits, z_bits)
+
+    def walk(self, port: Port, height: int, width: int, latents: Tensor | None = None) -> Tensor:
+        medians = self.entropy_bottleneck.quantiles[:, 0, 1].reshape(1, -1, 1, 1)
+        y = None if latents is None else self.g_a(latents)
+        z = None if y is None else flat(self.h_a(torch.abs(y)) - medians)
+        z_shape = (1, self.config.n, height // 8, width // 8)
+        symbols = port.code(z, channel_indices(*z_shape[1:]), self.tables["z"])
+        z_hat = torch.from_numpy(symbols).reshape(z_shape) + medians
+        scales = self._exact_h_s()(z_hat.double())
+        indices = torch.searchsorted(torch.tensor(SCALES[:-1], dtype=torch.float64), scales)
+        coded = port.code(None if y is None else flat(y), flat(indices), self.tables["y"])
+        return self.g_s(torch.from_numpy(coded).reshape(scales.shape).float())
+
+    def symbol_count(self, height: int, width: int) -> int:
+        return self.config.m * (height // 2) * (width // 2) + self.config.n * (height // 8) * (width // 8)
+
+    def build_tables(self) -> None:
+        self.tables = {"y": gaussian_tables(list(SCALES)), "z": factorized_tables(self.entropy_bottleneck)}
+
+    def _exact_h_s(self) -> nn.Module:
+        """h_s in double precision, made on first use (the seam for exact integer networks, as in ``plus``)."""
+        if "_double" not in self.__dict__:
+            self.__dict__["_double"] = copy.deepcopy(self.h_s).double()
+        return self.__dict__["_double"]
+
+
+def reference_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A reference checkpoint's ``state_dict`` under today's CompressAI names.
+
+    The prefix ``module.`` is dropped, the entropy bottleneck's older names (``_matrix0``) are mapped, and CDF tables
+    that the checkpoint may carry are left out: ours are built from the densities.
+    """
+    renamed = {}
+    for key, value in state.items():
+        key = _LEGACY.sub(lambda m: f"entropy_bottleneck.{_PLURAL[m[1]]}.{m[2]}", key.removeprefix("module."))
+        if not key.endswith(_BUILT):
+            renamed[key] = value
+    return renamed

@@ -1,0 +1,126 @@
+"""``live_plus``: our codec. Mean-scale hyperprior with checkerboard context around identity-started transforms.
+
+::
+
+    latents ─ normalise ─ u ─(+ residual g_a)─ x gain ─ y ─ Hyperprior ─ y_hat ─ / gain ─(+ residual g_s)─ denormalise
+
+At initialisation g_a and g_s add nothing and the gain is the inverse of a quantisation step, so training starts from
+plain scalar quantisation of the normalised latents, and only has to improve on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..coder import Port
+from ..latents.base import Statistics
+from ..nets import conv, res_blocks, zero_init
+from ..priors.hyper import HYPER_FACTOR, Hyperprior, anchor_mask, scale_table
+from ..priors.tables import Tables, factorized_tables, gaussian_tables
+from .base import LatentCodec, channel_indices, flat
+
+MEAN_PRECISION = 64
+"""Means are rounded to this fraction of a quantisation step, so that they are exact fixed-point numbers."""
+
+
+@dataclass(frozen=True)
+class PlusConfig:
+    """Sizes: latent channels c; hyperprior width and z channels; width and blocks of g_a and of g_s."""
+
+    channels: int = 16
+    width: int = 96
+    z_channels: int = 48
+    analysis_width: int = 96
+    analysis_blocks: int = 1
+    synthesis_width: int = 112
+    synthesis_blocks: int = 2
+
+
+class Coded(NamedTuple):
+    """Decoded latents (B, c, h, w) and the estimated bits of the whole batch in y and in z (scalars)."""
+
+    latents: Tensor
+    y_bits: Tensor
+    z_bits: Tensor
+
+
+def residual_transform(channels: int, width: int, blocks: int) -> nn.Sequential:
+    """(B, c, h, w) -> (B, c, h, w), zero at initialisation: what g_a and g_s add to the identity."""
+    last = zero_init(conv(width, channels))
+    return nn.Sequential(conv(channels, width), res_blocks(width, blocks), nn.ReLU(), last)
+
+
+class LivePlus(nn.Module, LatentCodec):
+    """The codec at one rate. ``statistics``: of the latents; ``step``: initial quantisation step in standard deviations."""
+
+    codec_id = 2
+    name = "live_plus"
+    stride = HYPER_FACTOR
+
+    def __init__(self, config: PlusConfig, statistics: Statistics | None = None, step: float = 0.5):
+        super().__init__()
+        self.config, self.channels = config, config.channels
+        self.tables: dict[str, Tables] = {}
+        self.card, self.identity = {"config": asdict(config)}, ""
+        shape = (1, config.channels, 1, 1)
+        self.register_buffer("mean", torch.zeros(shape) if statistics is None else statistics.mean.reshape(shape))
+        self.register_buffer("std", torch.ones(shape) if statistics is None else statistics.std.reshape(shape))
+        self.log_gain = nn.Parameter(torch.full(shape, -torch.log(torch.tensor(step)).item()))
+        self.g_a = residual_transform(config.channels, config.analysis_width, config.analysis_blocks)
+        self.g_s = residual_transform(config.channels, config.synthesis_width, config.synthesis_blocks)
+        self.hyper = Hyperprior(config.channels, config.width, config.z_channels, context=True)
+
+    def analyse(self, latents: Tensor) -> Tensor:
+        """g_a: latents (B, c, h, w) -> y (B, c, h, w), to be rounded to integers."""
+        u = (latents - self.mean) / self.std
+        return (u + self.g_a(u)) * self.log_gain.exp()
+
+    def synthesise(self, y_hat: Tensor) -> Tensor:
+        """g_s: decoded y (B, c, h, w) -> latents (B, c, h, w)."""
+        u = y_hat / self.log_gain.exp()
+        return (u + self.g_s(u)) * self.std + self.mean
+
+    def forward(self, latents: Tensor) -> Coded:
+        """Differentiable estimate over latents (B, c, h, w), h and w multiples of 4."""
+        estimate = self.hyper(self.analyse(latents))
+        return Coded(self.synthesise(estimate.y_hat), estimate.y_bits, estimate.z_bits)
+
+    def walk(self, port: Port, height: int, width: int, latents: Tensor | None = None) -> Tensor:
+        y = None if latents is None else self.analyse(latents)
+        z_shape = (1, self.config.z_channels, height // HYPER_FACTOR, width // HYPER_FACTOR)
+        z = None if y is None else flat(self.hyper.h_a(y))
+        z_symbols = port.code(z, channel_indices(*z_shape[1:]), self.tables["z"])
+        entropy = self._exact()
+        features = entropy.features(torch.from_numpy(z_symbols).reshape(z_shape).double())
+        y_hat = torch.zeros(1, self.channels, height, width, dtype=torch.float64)
+        anchors = anchor_mask(height, width).expand_as(y_hat)
+        for coded, context in ((anchors, None), (~anchors, y_hat)):
+            means, indices = entropy.parameters_of(features, context)
+            means = torch.round(means[coded] * MEAN_PRECISION) / MEAN_PRECISION
+            symbols = None if y is None else flat(y[coded] - means)
+            symbols = port.code(symbols, flat(indices[coded]), self.tables["y"])
+            y_hat[coded] = torch.from_numpy(symbols) + means
+        return self.synthesise(y_hat.float())
+
+    def symbol_count(self, height: int, width: int) -> int:
+        z_positions = (height // HYPER_FACTOR) * (width // HYPER_FACTOR)
+        return self.channels * height * width + self.config.z_channels * z_positions
+
+    def build_tables(self) -> None:
+        self.tables = {"y": gaussian_tables(scale_table()), "z": factorized_tables(self.hyper.entropy_bottleneck)}
+
+    def _exact(self) -> Hyperprior:
+        """The entropy networks in double precision, made on first use.
+
+        The seam for exact integer networks: all that selects a table row or shifts a symbol goes through what this
+        returns. Doubles agree between machines far beyond the rounding that follows, but not by construction.
+        """
+        if "_double" not in self.__dict__:
+            import copy
+
+            self.__dict__["_double"] = copy.deepcopy(self.hyper).double()
+        return self.__dict__["_double"]

@@ -1,0 +1,94 @@
+"""The range coder behind three ports: Count, Write and Read.
+
+A codec walks its symbols once, against a port, so that encoder and decoder cannot diverge::
+
+    symbols = port.code(symbols_or_None, indices, tables)
+
+``Count`` adds up the exact bits, ``Write`` codes them (CompressAI's rANS), ``Read`` ignores its first argument and gives
+back what was written. Every port keeps a CRC-32 over the symbols that passed, which the container stores and checks.
+"""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+
+import numpy as np
+from compressai.ans import BufferedRansEncoder, RansDecoder
+
+from .errors import DamagedFile
+from .priors.tables import Tables
+
+SYMBOL_LIMIT = 1 << 14
+"""Symbols are clipped to this magnitude when written, and a larger one is refused when read."""
+
+
+class Port(ABC):
+    """One end of the walk. ``crc`` is the CRC-32 over all symbols so far (int32, little endian)."""
+
+    def __init__(self) -> None:
+        self.crc = 0
+
+    def code(self, symbols: np.ndarray | None, indices: np.ndarray, tables: Tables) -> np.ndarray:
+        """Pass symbols (n,) int32, coded under table rows ``indices`` (n,) int32; returns the symbols (n,) int32."""
+        passed = self._code(symbols, indices, tables)
+        self.crc = zlib.crc32(np.ascontiguousarray(passed, "<i4").tobytes(), self.crc)
+        return passed
+
+    @abstractmethod
+    def _code(self, symbols: np.ndarray | None, indices: np.ndarray, tables: Tables) -> np.ndarray: ...
+
+
+class Count(Port):
+    """Adds up what the tables charge, in ``bits`` (float); nothing is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bits = 0.0
+
+    def _code(self, symbols: np.ndarray | None, indices: np.ndarray, tables: Tables) -> np.ndarray:
+        assert symbols is not None
+        symbols = _clip(symbols)
+        self.bits += tables.bits(symbols, indices)
+        return symbols
+
+
+class Write(Port):
+    """Collects symbols; ``stream()`` gives the bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._encoder = BufferedRansEncoder()
+
+    def _code(self, symbols: np.ndarray | None, indices: np.ndarray, tables: Tables) -> np.ndarray:
+        assert symbols is not None
+        symbols = _clip(symbols)
+        self._encoder.encode_with_indexes(symbols.tolist(), indices.tolist(), *tables.lists)
+        return symbols
+
+    def stream(self) -> bytes:
+        return self._encoder.flush()
+
+
+class Read(Port):
+    """Reads symbols back from ``Write``'s bytes. The caller has checked the bytes' CRC before.
+
+    rANS reads at most one 32-bit word a symbol, so zeros are appended for every symbol asked for: a stream shorter than
+    it claims runs into zeros, never past the end of memory, and the symbols' CRC then refuses it.
+    """
+
+    def __init__(self, stream: bytes, symbols: int) -> None:
+        super().__init__()
+        self._decoder = RansDecoder()
+        self._decoder.set_stream(stream + bytes(4 * symbols + 64))
+
+    def _code(self, symbols: np.ndarray | None, indices: np.ndarray, tables: Tables) -> np.ndarray:
+        read = np.array(self._decoder.decode_stream(indices.tolist(), *tables.lists), np.int32)
+        if read.size and np.abs(read).max() > SYMBOL_LIMIT:
+            raise DamagedFile("the file is damaged: a symbol is out of bounds")
+        return read
+
+
+def _clip(symbols: np.ndarray) -> np.ndarray:
+    return np.clip(symbols, -SYMBOL_LIMIT, SYMBOL_LIMIT).astype(np.int32)
+

@@ -1,0 +1,214 @@
+"""What each verb of the ``live`` command does. Heavy imports stay inside the functions that need them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from .errors import InputError, OutputError, UnknownModel
+from .files import check_output, picture_files, read_bytes, write_atomic
+
+LATENT_SUFFIX = ".safetensors"
+
+
+def compress(args: Namespace) -> int:
+    """live compress: one picture, one folder, or latents."""
+    if args.input.is_dir():
+        return _compress_folder(args)
+    if args.input.suffix == LATENT_SUFFIX:
+        args.key = None
+        return pack_latents(args)
+    output = args.output or args.input.with_suffix(".live")
+    read_bytes(args.input) if not args.input.is_file() else None
+    check_output(output, args.force)
+    size, pixels = _compress_picture(args, args.input, output)
+    print(f"{output}: {size} bytes, {8 * size / pixels:.4f} bpp")
+    return 0
+
+
+def _compress_picture(args: Namespace, source: Path, output: Path) -> tuple[int, int]:
+    from . import api
+    from .media import read_picture
+
+    image = read_picture(source, alpha=args.alpha)
+    data = api.compress(image, args.quality, checkpoint=args.checkpoint, vae=args.vae)
+    write_atomic(output, data)
+    return len(data), image.width * image.height
+
+
+def _compress_folder(args: Namespace) -> int:
+    """Every picture below a folder; bad ones are named at the end and make the exit code 1."""
+    from tqdm import tqdm
+
+    files = picture_files(args.input)
+    target = args.output or args.input
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target} is a file; a folder of pictures needs a folder with -o")
+    rows, failures = [], []
+    for source in tqdm(files, unit="picture", file=sys.stderr):
+        output = target / source.relative_to(args.input).with_suffix(source.suffix + ".live")
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            check_output(output, args.force)
+            rows.append((source, *_compress_picture(args, source, output)))
+        except (InputError, OutputError) as error:
+            failures.append(str(error))
+        except OSError as error:
+            raise OutputError(f"cannot write below {target}: {error.strerror}") from None
+    for source, size, pixels in rows:
+        print(f"{str(source.relative_to(args.input)):40} {size:10d} bytes {8 * size / pixels:8.4f} bpp")
+    total, area = sum(row[1] for row in rows), sum(row[2] for row in rows)
+    if rows:
+        print(f"{len(rows)} pictures, {total} bytes, {8 * total / area:.4f} bpp")
+    for failure in failures:
+        print(f"live: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def decompress(args: Namespace) -> int:
+    """live decompress: a picture; a file of latents is unpacked to safetensors instead."""
+    from .container import unpack
+
+    data = read_bytes(args.input)
+    if unpack(data, args.max_pixels).latents:
+        return unpack_latents(args)
+    output = args.output or args.input.with_suffix(".png")
+    _check_picture_suffix(output)
+    check_output(output, args.force)
+    from . import api
+
+    image = api.decompress(data, checkpoint=args.checkpoint, vae=args.vae, max_pixels=args.max_pixels)
+    write_atomic(output, _encoded(image, output.suffix))
+    print(f"{output}: {image.width} x {image.height}")
+    return 0
+
+
+def _check_picture_suffix(output: Path) -> None:
+    from PIL import Image
+
+    kind = Image.registered_extensions().get(output.suffix.lower())
+    if kind not in Image.SAVE:
+        raise OutputError(f"no picture format is known for {output.name}; use .png, .jpg, .webp, .tif or .bmp")
+
+
+def _encoded(image: object, suffix: str) -> bytes:
+    import io
+
+    from PIL import Image
+
+    assert isinstance(image, Image.Image)
+    buffer = io.BytesIO()
+    image.save(buffer, Image.registered_extensions()[suffix.lower()])
+    return buffer.getvalue()
+
+
+def info(args: Namespace) -> int:
+    """live info: reads the file's fields and the embedded cards; never loads torch."""
+    from .checkpoints import by_identity
+    from .container import unpack
+
+    data = read_bytes(args.input)
+    file = unpack(data, sys.maxsize)
+    try:
+        card = by_identity(file.model).card
+    except UnknownModel:
+        card = {}
+    facts = {
+        "file": str(args.input),
+        "bytes": len(data),
+        "kind": "latents" if file.latents else "picture",
+        "width": file.width,
+        "height": file.height,
+        "bpp": round(8 * len(data) / (file.width * file.height), 5),
+        "overhead_bytes": file.overhead,
+        "codec": card.get("codec", f"id {file.codec_id}"),
+        "quality": file.quality,
+        "checkpoint": file.model.hex(),
+        "checkpoint_here": bool(card),
+        "autoencoder": file.autoencoder.hex(),
+        "autoencoder_name": card.get("autoencoder_name"),
+    }
+    if args.json:
+        print(json.dumps(facts))
+    else:
+        print("\n".join(f"{key:18} {value}" for key, value in facts.items()))
+    return 0
+
+
+def models(args: Namespace) -> int:
+    """live models: embedded checkpoints with their measured figures, and the autoencoders known by name."""
+    from .checkpoints import embedded_checkpoints
+    from .latents import registered
+
+    checkpoints = [
+        {
+            "codec": c.card["codec"],
+            "quality": c.card["quality"],
+            "autoencoder": c.card.get("autoencoder_name"),
+            "identity": c.card["identity"][:16],
+            "bytes": c.path.stat().st_size,
+            "figures": c.card.get("figures", {}),
+        }
+        for c in embedded_checkpoints()
+    ]
+    autoencoders = [dict(zip(("name", "kind", "source"), row, strict=True)) for row in registered()]
+    if args.json:
+        print(json.dumps({"checkpoints": checkpoints, "autoencoders": autoencoders}))
+        return 0
+    print("codec checkpoints (embedded)")
+    for row in checkpoints:
+        figures = ", ".join(f"{key} {value}" for key, value in row["figures"].items())
+        print(f"  {row['codec']:12} quality {row['quality']}  on {row['autoencoder']}  {row['identity']}  {figures}")
+    print("autoencoders (--vae)")
+    for row in autoencoders:
+        print(f"  {row['name']:20} {row['kind']:16} {row['source']}")
+    return 0
+
+
+def pack_latents(args: Namespace) -> int:
+    """live latents pack: a tensor in a safetensors file -> .live."""
+    output = args.output or args.input.with_suffix(".live")
+    read_bytes(args.input) if not args.input.is_file() else None
+    check_output(output, args.force)
+    from . import api
+
+    tensor = _read_tensor(args.input, args.key)
+    data = api.compress_latents(tensor, args.quality, checkpoint=args.checkpoint, vae=args.vae)
+    write_atomic(output, data)
+    before = tensor.numel() * tensor.element_size()
+    print(f"{output}: {len(data)} bytes, {before / len(data):.1f} times smaller than the tensor")
+    return 0
+
+
+def _read_tensor(path: Path, key: str | None):  # noqa: ANN202 - a torch.Tensor, imported late
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            names = list(file.keys())
+            if key is None and len(names) != 1:
+                raise InputError(f"{path} holds {len(names)} tensors ({', '.join(names[:5])}); choose one with --key")
+            if key is not None and key not in names:
+                raise InputError(f"{path} has no tensor {key!r}; it holds {', '.join(names[:5])}")
+            return file.get_tensor(key or names[0])
+    except (SafetensorError, OSError):
+        raise InputError(f"{path} is not a readable safetensors file") from None
+
+
+def unpack_latents(args: Namespace) -> int:
+    """live latents unpack: .live -> safetensors with one tensor, ``latents`` (1, c, h, w) float32."""
+    output = args.output or args.input.with_suffix(LATENT_SUFFIX)
+    data = read_bytes(args.input)
+    check_output(output, args.force)
+    from safetensors.torch import save
+
+    from . import api
+
+    latents = api.decompress_latents(data, checkpoint=args.checkpoint, max_pixels=args.max_pixels)
+    write_atomic(output, save({"latents": latents.contiguous()}))
+    print(f"{output}: latents {tuple(latents.shape)} float32")
+    return 0
+
+

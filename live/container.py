@@ -1,0 +1,138 @@
+"""The file format: bytes <-> named fields and sections. Standard library only; knows nothing of networks.
+
+Layout, version 1 (integers little endian; varint: LEB128, 7 bits a byte, low first)::
+
+    3  magic "LIV"                 1  format version
+    1  codec id, +128 for latents  8  model: first bytes of the codec checkpoint's identity
+    4  autoencoder: first bytes of its identity
+    1  quality (0: none)           varint width, varint height (px; of latents: positions)
+    optional sections: 1 tag (1..255), varint length, bytes; unknown tags below 128 are skipped, from 128 on refused
+    1  tag 0: the entropy-coded stream follows, up to the two checks
+    4  CRC-32 over the decoded symbols (int32 little endian, in coding order)
+    4  CRC-32 over everything before it
+
+Up to 16383 x 16383 the header and checks take at most 31 bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+
+from .errors import DamagedFile, NewerFormat, NotLiveFile
+
+MAGIC = b"LIV"
+VERSION = 1
+LATENTS_FLAG = 0x80
+STREAM_TAG = 0
+MUST_KNOW = 0x80
+MAX_PIXELS = 178_956_970
+"""Largest width x height accepted unless the caller raises it: Pillow's own limit."""
+MIN_BYTES = 3 + 1 + 1 + 8 + 4 + 1 + 1 + 1 + 1 + 8
+MAX_PIXELS_PER_BYTE = 1 << 17
+"""A file whose size claims more pixels than this for each of its bytes is not plausible: even z alone costs more."""
+
+
+@dataclass(frozen=True)
+class LiveFile:
+    """Everything a file says. ``model`` 8 bytes, ``autoencoder`` 4 bytes, sizes in px (or latent positions)."""
+
+    codec_id: int
+    latents: bool
+    model: bytes
+    autoencoder: bytes
+    quality: int
+    width: int
+    height: int
+    stream: bytes
+    symbols_crc: int
+    sections: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def overhead(self) -> int:
+        """Bytes of the file that are not the entropy-coded stream."""
+        return len(pack(self)) - len(self.stream)
+
+
+def pack(file: LiveFile) -> bytes:
+    """The bytes of a file."""
+    head = struct.pack("<3sBB8s4sB", MAGIC, VERSION, file.codec_id | LATENTS_FLAG * file.latents, file.model,
+                       file.autoencoder, file.quality)  # fmt: skip
+    body = bytearray(head + _varint(file.width) + _varint(file.height))
+    for tag, data in sorted(file.sections.items()):
+        body += bytes([tag]) + _varint(len(data)) + data
+    body += bytes([STREAM_TAG]) + file.stream + struct.pack("<I", file.symbols_crc)
+    return bytes(body) + struct.pack("<I", zlib.crc32(body))
+
+
+def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> LiveFile:
+    """Parse and check a file: NotLiveFile, NewerFormat or DamagedFile, each in words. Nothing is allocated by claims."""
+    if data[:3] != MAGIC:
+        raise NotLiveFile("not a LIVE file (it does not begin with LIV)")
+    if len(data) > 3 and data[3] > VERSION:
+        raise NewerFormat(f"the file has format version {data[3]}; this release reads up to {VERSION}: update live")
+    if len(data) < MIN_BYTES:
+        raise DamagedFile("the file is damaged: it is truncated")
+    body, (crc,) = data[:-4], struct.unpack("<I", data[-4:])
+    if zlib.crc32(body) != crc:
+        raise DamagedFile("the file is damaged: its checksum does not hold")
+    if data[3] != VERSION:
+        raise DamagedFile(f"the file is damaged: there is no format version {data[3]}")
+    _, _, codec, model, autoencoder, quality = struct.unpack_from("<3sBB8s4sB", body)
+    reader = _Reader(body[:-4], 18)
+    width, height = reader.varint(), reader.varint()
+    _check_size(width, height, len(data), max_pixels)
+    sections: dict[int, bytes] = {}
+    while (tag := reader.byte()) != STREAM_TAG:
+        section = reader.take(reader.varint())
+        if tag >= MUST_KNOW:
+            raise NewerFormat(f"the file has a section {tag} that this release does not know: update live")
+        sections[tag] = section
+    return LiveFile(codec & ~LATENTS_FLAG, bool(codec & LATENTS_FLAG), model, autoencoder, quality, width, height,
+                    reader.rest(), struct.unpack("<I", body[-4:])[0], sections)  # fmt: skip
+
+
+def _check_size(width: int, height: int, length: int, max_pixels: int) -> None:
+    if not width or not height:
+        raise DamagedFile("the file is damaged: it claims an empty picture")
+    if width * height > max_pixels:
+        raise DamagedFile(f"the file claims {width} x {height}, over the limit of {max_pixels} pixels; not decoded")
+    if width * height > length * MAX_PIXELS_PER_BYTE:
+        raise DamagedFile(f"the file is damaged: {length} bytes cannot hold {width} x {height}")
+
+
+class _Reader:
+    """Exact-length reads; running out raises DamagedFile."""
+
+    def __init__(self, data: bytes, position: int) -> None:
+        self.data, self.position = data, position
+
+    def take(self, count: int) -> bytes:
+        if count > len(self.data) - self.position:
+            raise DamagedFile("the file is damaged: a section is longer than the file")
+        self.position += count
+        return self.data[self.position - count : self.position]
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 35, 7):
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise DamagedFile("the file is damaged: a number is too long")
+
+    def rest(self) -> bytes:
+        return self.take(len(self.data) - self.position)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(out) + bytes([value])

@@ -1,0 +1,41 @@
+"""Every refusal the library makes. Each error carries the one sentence that the ``live`` command prints."""
+
+
+class LiveError(Exception):
+    """Base of all refusals; ``str(error)`` is one line saying what is wrong and what to do."""
+
+
+class InputError(LiveError):
+    """The input cannot be used: missing, not a picture, wrong shape, unknown option value."""
+
+
+class OutputError(LiveError):
+    """The output cannot be written: it exists already, or the place is not writable."""
+
+
+class ConfigError(LiveError):
+    """A configuration file is malformed or names a key that does not exist."""
+
+
+class ModelError(LiveError):
+    """An autoencoder, a codec checkpoint or metric weights are missing, damaged or not what was asked for."""
+
+
+class NotLiveFile(LiveError):
+    """The bytes are not a LIVE file (wrong magic)."""
+
+
+class NewerFormat(LiveError):
+    """A LIVE file of a format version that this release does not read."""
+
+
+class UnknownModel(ModelError):
+    """The file names a codec checkpoint or an autoencoder that is not here."""
+
+
+class DamagedFile(LiveError):
+    """The file is truncated or altered: a length, a bound or the file's CRC-32 does not hold."""
+
+
+class DecodeMismatch(LiveError):
+    """The decoded symbols are not those that were encoded (the CRC-32 over the symbols does not hold)."""

@@ -1,0 +1,70 @@
+"""Writing and finding files: output by rename, nothing half-written; pictures below a folder."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from .errors import InputError, OutputError
+
+PICTURE_SUFFIXES = frozenset(
+    ".png .jpg .jpeg .webp .bmp .tif .tiff .gif .ppm .pgm .pbm .pnm .tga .jp2 .avif .heic .heif .ico".split()
+)
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuse early, before any work: an existing output without --force, or a folder that cannot be written."""
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; give a file name with -o")
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists already; use --force to replace it")
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError(f"the folder {folder} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"no permission to write in {folder}")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write to a temporary file beside ``path``, then rename: the old file stays whole until the new one is."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except OSError as error:
+        os.unlink(temporary)
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    except BaseException:  # Ctrl-C: leave no debris
+        os.unlink(temporary)
+        raise
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; InputError in words when it is missing, a folder or unreadable."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, not a file") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+
+
+def picture_files(folder: str | Path) -> list[Path]:
+    """All pictures below a folder, by suffix, sorted; InputError when there are none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not files:
+        raise InputError(f"no pictures below {folder}")
+    return files

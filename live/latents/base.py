@@ -1,0 +1,52 @@
+"""The one interface of every autoencoder: the codec sees latents and their statistics, never the network behind them."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of every latent channel, two float32 tensors of shape (c,)."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class Autoencoder(ABC):
+    """A frozen autoencoder. Deterministic: ``encode`` gives the posterior's mode, never a sample.
+
+    name: how the user asked for it; factor: f, pixels a latent position in height and width; channels: c;
+    statistics: per channel; identity: hex SHA-256 over the weights and the scale, shift and range conventions.
+    Latents are in the autoencoder's *diffusion* convention: scale and shift already applied (once).
+    """
+
+    name: str
+    factor: int
+    channels: int
+    statistics: Statistics
+    identity: str
+
+    @abstractmethod
+    def encode(self, pictures: Tensor) -> Tensor:
+        """(B, 3, H, W) float32 in [0, 1], H and W multiples of ``factor`` -> latents (B, c, H/f, W/f) float32."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, c, h, w) float32 -> pictures (B, 3, f*h, f*w) float32, clamped to [0, 1]."""
+
+
+def identity_of(tensors: Mapping[str, Tensor], convention: str) -> str:
+    """Hex SHA-256 over tensors (name, dtype, shape, bytes; in name order) and a text that states the conventions."""
+    digest = hashlib.sha256(convention.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

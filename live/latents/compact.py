@@ -1,0 +1,44 @@
+"""``compact``: the project's own autoencoder as a plug (see ``compact_net`` for the network, training/ for its making)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..artefact import read_artefact
+from ..config import parse
+from ..errors import ModelError
+from .base import Autoencoder, Statistics, identity_of
+from .compact_net import FACTOR, CompactConfig, CompactNet
+
+CONVENTION = "compact-1: pictures [-1,1], scale 1, shift 0"
+
+
+class CompactAutoencoder(Autoencoder):
+    """Loads an exported ``compact`` artefact (fp16 weights, run in float32, channels_last)."""
+
+    factor = FACTOR
+
+    def __init__(self, path: str | Path, name: str = "compact"):
+        tensors, card = read_artefact(path, "autoencoder")
+        config = parse(CompactConfig, card["model"])
+        self.name, self.channels, self.card = name, config.channels, card
+        self.identity = identity_of(tensors, CONVENTION)
+        try:
+            self.statistics = Statistics(tensors.pop("latent_mean").float(), tensors.pop("latent_std").float())
+            self.net = CompactNet(config)
+            self.net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        except (KeyError, RuntimeError) as error:
+            raise ModelError(f"{path} does not hold a compact autoencoder: {str(error).splitlines()[0]}") from None
+        self.net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def encode(self, pictures: Tensor) -> Tensor:
+        return self.net.encoder((pictures * 2 - 1).contiguous(memory_format=torch.channels_last)).contiguous()
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        pictures = self.net.decoder(latents.contiguous(memory_format=torch.channels_last))
+        return (pictures.mul_(0.5).add_(0.5)).clamp_(0, 1).contiguous()

@@ -1,0 +1,116 @@
+"""The network of ``compact``, the project's own autoencoder: f = 8, c latent channels, about 5 M parameters.
+
+::
+
+    picture (B,3,H,W) in [-1,1] ──┬─ unshuffle 4 ─ conv ─ blocks @H/4 ─ conv s2 ─ blocks @H/8 ─ conv ─┐
+                                  └──────────── patch transform: 8x8 convolution, stride 8 ───────────(+)── latent (B,c,H/8,W/8)
+    latent ──┬─ conv ─ blocks @H/8 ─ shuffle 2 ─ blocks @H/4 ─ conv ─ shuffle 4 ─┐
+             └───── inverse patch transform: 8x8 transposed conv., stride 8 ────(+)── picture (B,3,H,W)
+
+The patch transform starts as the Karhunen-Loeve transform of 8x8 colour patches scaled to unit variance, and the
+residual networks start at zero. So training sets out from a decorrelating transform with ordered channels, which is
+already compressible, and not from noise; everything stays trainable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..nets import conv, res_blocks, upsample2, zero_init
+
+FACTOR = 8
+
+
+@dataclass(frozen=True)
+class CompactConfig:
+    """Sizes: latent channels; widths at H/4 and H/8; residual blocks at each, encoder and decoder."""
+
+    channels: int = 16
+    encoder_widths: tuple[int, ...] = (64, 160)
+    encoder_blocks: tuple[int, ...] = (1, 3)
+    decoder_widths: tuple[int, ...] = (80, 192)
+    decoder_blocks: tuple[int, ...] = (2, 4)
+
+
+class Encoder(nn.Module):
+    """Pictures (B, 3, H, W) in [-1, 1], H and W multiples of 8 -> latents (B, c, H/8, W/8)."""
+
+    def __init__(self, config: CompactConfig):
+        super().__init__()
+        quarter, eighth = config.encoder_widths
+        self.patch = nn.Conv2d(3, config.channels, FACTOR, FACTOR)
+        self.residual = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            conv(48, quarter),
+            res_blocks(quarter, config.encoder_blocks[0]),
+            conv(quarter, eighth, stride=2),
+            res_blocks(eighth, config.encoder_blocks[1]),
+            nn.ReLU(),
+            zero_init(conv(eighth, config.channels)),
+        )
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.patch(pictures) + self.residual(pictures)
+
+
+class Decoder(nn.Module):
+    """Latents (B, c, h, w) -> pictures (B, 3, 8h, 8w), nominally in [-1, 1], not clamped."""
+
+    def __init__(self, config: CompactConfig):
+        super().__init__()
+        quarter, eighth = config.decoder_widths
+        self.patch = nn.ConvTranspose2d(config.channels, 3, FACTOR, FACTOR)
+        self.residual = nn.Sequential(
+            conv(config.channels, eighth),
+            res_blocks(eighth, config.decoder_blocks[1]),
+            upsample2(eighth, quarter),
+            res_blocks(quarter, config.decoder_blocks[0]),
+            nn.ReLU(),
+            zero_init(conv(quarter, 48)),
+            nn.PixelShuffle(4),
+        )
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.patch(latents) + self.residual(latents)
+
+
+class CompactNet(nn.Module):
+    """Encoder and decoder of ``compact``."""
+
+    def __init__(self, config: CompactConfig):
+        super().__init__()
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+    @torch.no_grad()
+    def init_patch_transform(self, mean: Tensor, basis: Tensor, std: Tensor) -> None:
+        """Set the patch transforms from principal components of 8x8 patches (``pixel_unshuffle`` order, [-1, 1]).
+
+        mean: (192,), basis: (192, c) with orthonormal columns, std: (c,) standard deviation along each.
+        """
+        channels = basis.shape[1]
+        forward = (basis / std).T.reshape(channels, 3, FACTOR, FACTOR)
+        self.encoder.patch.weight.copy_(forward)
+        self.encoder.patch.bias.copy_(-(mean @ basis) / std)
+        self.decoder.patch.weight.copy_((basis * std).T.reshape(channels, 3, FACTOR, FACTOR))
+        self.decoder.patch.bias.copy_(mean.reshape(3, -1).mean(1))
+
+
+def patch_components(pictures: list[Tensor], channels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Principal components of the 8x8 patches of pictures (3, H, W) in [-1, 1]: mean (192,), basis (192, c), std (c,)."""
+    total, outer, count = torch.zeros(192, dtype=torch.float64), torch.zeros(192, 192, dtype=torch.float64), 0
+    for picture in pictures:
+        _, height, width = picture.shape
+        cropped = picture[None, :, : height // FACTOR * FACTOR, : width // FACTOR * FACTOR]
+        patches = F.pixel_unshuffle(cropped, FACTOR)[0].flatten(1).double()
+        total += patches.sum(1)
+        outer += patches @ patches.T
+        count += patches.shape[1]
+    mean = total / count
+    values, vectors = torch.linalg.eigh(outer / count - mean[:, None] * mean)
+    values, vectors = values.flip(0)[:channels], vectors.flip(1)[:, :channels]
+    return mean.float(), vectors.float(), values.sqrt().float()

@@ -1,0 +1,1 @@
+"""Picture metrics: thin, documented wrappers with their ranges and backbones stated."""

@@ -1,0 +1,97 @@
+"""LPIPS (Zhang et al. 2018, v0.1, linear heads) and DISTS (Ding et al. 2020) with weights that work offline."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import lpips
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .weights import metric_weights
+
+_VGG_STAGES = (2, 2, 3, 3, 3)
+_DISTS_CHANNELS = (3, 64, 128, 256, 512, 512)
+
+
+class LPIPS(nn.Module):
+    """LPIPS v0.1 by the ``lpips`` package. backbone: "alex" (the default of the field's tables) or "vgg".
+
+    forward(a, b): pictures (B, 3, H, W) in **[0, 1]** (mapped to the network's [-1, 1] here) -> (B,), 0 is identical.
+    """
+
+    def __init__(self, backbone: str = "alex"):
+        super().__init__()
+        self.net = lpips.LPIPS(net=backbone, pretrained=False, pnet_rand=True, verbose=False)
+        weights = metric_weights(backbone)
+        convolutions = [layer for layer in self.net.net.modules() if isinstance(layer, nn.Conv2d)]
+        for index, layer in enumerate(convolutions):
+            layer.weight.data.copy_(weights[f"conv{index}.weight"])
+            layer.bias.data.copy_(weights[f"conv{index}.bias"])
+        for index, head in enumerate(self.net.lins):
+            head.model[-1].weight.data.copy_(weights[f"lin{index}"])
+        self.eval().requires_grad_(False)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.net(a * 2 - 1, b * 2 - 1).flatten()
+
+
+class DISTS(nn.Module):
+    """DISTS over VGG-16 with L2 pooling. forward(a, b): (B, 3, H, W) in [0, 1] -> (B,), 0 is identical.
+
+    Pictures are compared at their own size (the original script's optional reduction to 256 px is not applied).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights, heads = metric_weights("vgg"), metric_weights("dists")
+        for name, tensor in weights.items():
+            if name.startswith("conv"):
+                self.register_buffer(name.replace(".", "_"), tensor)
+        total = heads["alpha"].sum() + heads["beta"].sum()
+        self.register_buffer("alpha", heads["alpha"] / total)
+        self.register_buffer("beta", heads["beta"] / total)
+        window = torch.hann_window(5, periodic=False)[1:-1]
+        kernel = window[:, None] * window
+        self.register_buffer("pool", (kernel / kernel.sum())[None, None])
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1))
+
+    def features(self, pictures: Tensor) -> list[Tensor]:
+        """The picture itself and the last activation of each of the five VGG stages."""
+        maps, x, layer = [pictures], (pictures - self.mean) / self.std, 0
+        for stage, depth in enumerate(_VGG_STAGES):
+            if stage:
+                squared = F.conv2d(x**2, self.pool.expand(x.shape[1], 1, 3, 3), stride=2, padding=1, groups=x.shape[1])
+                x = (squared + 1e-12).sqrt()
+            for _ in range(depth):
+                weight, bias = getattr(self, f"conv{layer}_weight"), getattr(self, f"conv{layer}_bias")
+                x = torch.relu(F.conv2d(x, weight, bias, padding=1))
+                layer += 1
+            maps.append(x)
+        return maps
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        similarity = torch.zeros(a.shape[0], device=a.device)
+        alphas, betas = self.alpha.split(_DISTS_CHANNELS, 1), self.beta.split(_DISTS_CHANNELS, 1)
+        for x, y, alpha, beta in zip(self.features(a), self.features(b), alphas, betas, strict=True):
+            x_mean, y_mean = x.mean((2, 3), keepdim=True), y.mean((2, 3), keepdim=True)
+            x_var, y_var = ((x - x_mean) ** 2).mean((2, 3), True), ((y - y_mean) ** 2).mean((2, 3), True)
+            covariance = (x * y).mean((2, 3), True) - x_mean * y_mean
+            texture = (2 * x_mean * y_mean + 1e-6) / (x_mean**2 + y_mean**2 + 1e-6)
+            structure = (2 * covariance + 1e-6) / (x_var + y_var + 1e-6)
+            similarity = similarity + (alpha * texture + beta * structure).sum((1, 2, 3))
+        return 1 - similarity
+
+
+@lru_cache
+def lpips_network(backbone: str = "alex") -> LPIPS:
+    """The LPIPS network of a backbone, loaded once a process."""
+    return LPIPS(backbone)
+
+
+@lru_cache
+def dists_network() -> DISTS:
+    """The DISTS network, loaded once a process."""
+    return DISTS().eval()

@@ -1,0 +1,86 @@
+"""Weights of the perceptual metrics: fetched once, hash-checked, converted to safetensors in the cache, then offline.
+
+``python -m live.metrics.weights`` fetches all of them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..registry import METRIC_WEIGHTS, cache_dir, fetch_member
+
+_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): np.core.multiarray._reconstruct,  # type: ignore[attr-defined]
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles numpy arrays in plain containers and nothing else; any other global is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+        return _ALLOWED[module, name]
+
+
+def metric_weights(name: str) -> dict[str, Tensor]:
+    """The weights called ``alex``, ``vgg`` (convolutions and LPIPS heads) or ``dists`` (alpha and beta).
+
+    ``convN.weight`` (O, I, k, k) and ``convN.bias`` (O,) in forward order; ``linN`` (1, C, 1, 1), LPIPS's linear heads.
+    Fetches and converts them on first use; ModelError when that is impossible.
+    """
+    artefact = METRIC_WEIGHTS[name]
+    path = cache_dir() / "metrics" / f"{name}-{artefact.sha256[:16]}.safetensors"
+    if not path.exists():
+        convert: Callable[[bytes], dict[str, Tensor]] = _from_torch if name == "dists" else _from_flax
+        _save_atomic(convert(fetch_member(artefact)), path)
+    return load_file(path)
+
+
+def _from_flax(data: bytes) -> dict[str, Tensor]:
+    tree = _ArrayUnpickler(io.BytesIO(data)).load()
+    backbone = next(branch for key, branch in tree.items() if not key.startswith("NetLinLayer"))
+    tensors: dict[str, Tensor] = {}
+    for index in range(len(backbone)):
+        layer = backbone[f"Conv_{index}"]
+        tensors[f"conv{index}.weight"] = _hwio_to_oihw(layer["kernel"])
+        tensors[f"conv{index}.bias"] = torch.from_numpy(np.array(layer["bias"]))
+    for index in range(5):
+        tensors[f"lin{index}"] = _hwio_to_oihw(tree[f"NetLinLayer_{index}"]["Conv_0"]["kernel"])
+    return tensors
+
+
+def _hwio_to_oihw(kernel: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.transpose(kernel, (3, 2, 0, 1))))
+
+
+def _from_torch(data: bytes) -> dict[str, Tensor]:
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return {name: state[name].detach().contiguous() for name in ("alpha", "beta")}
+
+
+def _save_atomic(tensors: dict[str, Tensor], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    os.close(handle)
+    save_file(tensors, temporary)
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    for each in METRIC_WEIGHTS:
+        metric_weights(each)
+        print(f"{each}: ready in {cache_dir() / 'metrics'}")

@@ -1,0 +1,43 @@
+"""Building blocks shared by the networks: residual blocks, up- and down-sampling. All fully convolutional, no norms.
+
+Every receptive field is bounded (no global pooling, attention or normalisation), so that a tile with enough overlap
+decodes to the same pixels as the whole picture.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    """A convolution with zero padding that keeps the size (stride 1) or halves it (stride 2)."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
+
+
+def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
+    """Zero weights and bias: the branch that ends in this layer adds nothing until it has learned to."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ResBlock(nn.Module):
+    """x + conv3x3(relu(conv3x3(relu(x)))), (B, C, H, W) -> (B, C, H, W); the identity at initialisation."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = conv(channels, channels)
+        self.conv2 = zero_init(conv(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(torch.relu(self.conv1(torch.relu(x))))
+
+
+def upsample2(inputs: int, outputs: int) -> nn.Sequential:
+    """Sub-pixel upsampling (B, inputs, H, W) -> (B, outputs, 2H, 2W)."""
+    return nn.Sequential(conv(inputs, 4 * outputs), nn.PixelShuffle(2))
+
+
+def res_blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(ResBlock(channels) for _ in range(count)))

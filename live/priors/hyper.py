@@ -1,0 +1,119 @@
+"""The mean-scale hyperprior of ``plus``, with a checkerboard context (two passes).
+
+Sources: Minnen et al. 2018 (mean and scale from a hyperprior); He et al. 2021, "Checkerboard Context Model"
+(anchors first, the other half conditioned on them). The factorised model of z and the Gaussian likelihood are
+CompressAI's ``EntropyBottleneck`` and ``GaussianConditional``.
+
+::
+
+    y (B,c,h,w) ── h_a ── z (B,n_z,h/4,w/4) ── round ── h_s ── features (B,n,h,w)
+    anchors (x+y even):  mean, scale = head(features)
+    the others:          mean, scale = head(features) + context_head(features, conv5x5(decoded anchors))
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+from compressai.ops import LowerBound
+from torch import Tensor, nn
+
+from ..nets import conv, upsample2, zero_init
+
+SCALE_MIN, SCALE_MAX, SCALE_LEVELS = 0.11, 64.0, 64
+SCALE_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALE_LEVELS - 1)
+HYPER_FACTOR = 4
+"""z is smaller than y by this factor in height and width; y must be padded to a multiple of it."""
+
+
+def scale_table() -> list[float]:
+    """The 64 standard deviations, log-spaced from 0.11 to 64, that a scale index selects from."""
+    return [SCALE_MIN * math.exp(SCALE_STEP * index) for index in range(SCALE_LEVELS)]
+
+
+class Estimate(NamedTuple):
+    """Quantised latents y_hat (B, c, h, w) and the estimated bits of the whole batch in y and in z (scalars)."""
+
+    y_hat: Tensor
+    y_bits: Tensor
+    z_bits: Tensor
+
+
+def round_ste(x: Tensor) -> Tensor:
+    """Rounds; the gradient passes straight through."""
+    return x + (torch.round(x) - x).detach()
+
+
+def anchor_mask(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """(1, 1, height, width) booleans: True where row + column is even (the first pass)."""
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    return ((rows[:, None] + columns) % 2 == 0)[None, None]
+
+
+class Hyperprior(nn.Module):
+    """Entropy model of integer-spaced latents y (B, c, h, w), h and w multiples of 4.
+
+    channels: c; width: hidden channels n; z_channels: n_z; context: whether the second checkerboard half sees the first.
+    """
+
+    def __init__(self, channels: int, width: int, z_channels: int, context: bool):
+        super().__init__()
+        self.channels = channels
+        self.h_a = nn.Sequential(
+            conv(channels, width), nn.ReLU(), conv(width, width, 5, 2), nn.ReLU(), conv(width, z_channels, 5, 2)
+        )
+        self.h_s = nn.Sequential(
+            upsample2(z_channels, width), nn.ReLU(), upsample2(width, width), nn.ReLU(), conv(width, width), nn.ReLU()
+        )
+        self.head = conv(width, 2 * channels, 1)
+        zero_init(self.head)
+        nn.init.constant_(self.head.bias[channels:], math.log(1.0 / SCALE_MIN) / SCALE_STEP)
+        if context:
+            self.context = conv(channels, width, 5)
+            self.context_head = nn.Sequential(
+                conv(2 * width, width, 1), nn.ReLU(), zero_init(conv(width, 2 * channels, 1))
+            )
+        else:
+            self.context = None
+        self.entropy_bottleneck = EntropyBottleneck(z_channels)
+        # z is rounded to plain integers: the bottleneck's medians stay 0 and its quantiles are not trained.
+        self.entropy_bottleneck.quantiles.requires_grad_(False)
+        self.gaussian = GaussianConditional(scale_table())
+        self.scale_bound = LowerBound(0)
+
+    def features(self, z_hat: Tensor) -> Tensor:
+        return self.h_s(z_hat)
+
+    def parameters_of(self, features: Tensor, anchors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Means (B, c, h, w) and real-valued scale indices in [0, 63]; with the decoded anchors, for the second pass."""
+        raw = self.head(features)
+        if anchors is not None:
+            raw = raw + self.context_head(torch.cat([features, torch.relu(self.context(anchors))], 1))
+        means, indices = raw.chunk(2, 1)
+        return means, self.scale_bound(indices).clamp(max=SCALE_LEVELS - 1)
+
+    def forward(self, y: Tensor) -> Estimate:
+        """Differentiable estimate: noise for the rate, straight-through rounding for y_hat (Minnen & Singh 2020)."""
+        z = self.h_a(y)
+        z_noisy, z_likelihoods = self.entropy_bottleneck(z)
+        features = self.features(round_ste(z))
+        means, indices = self.parameters_of(features)
+        y_hat = round_ste(y - means) + means
+        if self.context is not None:
+            mask = anchor_mask(*y.shape[2:], y.device)
+            anchors = torch.where(mask, y_hat, 0.0)
+            context_means, context_indices = self.parameters_of(features, anchors)
+            means = torch.where(mask, means, context_means)
+            indices = torch.where(mask, indices, context_indices)
+            y_hat = torch.where(mask, y_hat, round_ste(y - means) + means)
+        scales = SCALE_MIN * torch.exp(SCALE_STEP * indices)
+        _, y_likelihoods = self.gaussian(y, scales, means)
+        return Estimate(y_hat, bits(y_likelihoods), bits(z_likelihoods))
+
+
+def bits(likelihoods: Tensor) -> Tensor:
+    """Information content in bits, summed: -sum(log2 p)."""
+    return -torch.log2(likelihoods).sum()

@@ -1,0 +1,64 @@
+"""Turn a checkpoint of the public LIVE reference into one of ours.
+
+    python -m scripts.import_reference CHECKPOINT.pth.tar [-o OUT.safetensors] [--vae sd-vae-ft-mse]
+
+The archive is read with ``weights_only=True``: it can hold tensors and plain containers, and nothing that runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from live.checkpoints import export_codec
+from live.codecs.paper import LivePaper, PaperConfig, reference_state
+from live.errors import LiveError, ModelError
+from live.files import check_output
+
+
+def import_reference(source: Path, output: Path, vae: str) -> LivePaper:
+    """Read a reference checkpoint (a torch archive with ``state_dict``), export it in float32; ModelError in words."""
+    if not source.is_file():
+        raise ModelError(f"no checkpoint at {source}")
+    try:
+        archive = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises a dozen kinds; each means that this is not a plain archive of tensors
+        raise ModelError(f"{source} is not a torch archive of plain tensors; nothing else is read") from None
+    state = reference_state(archive.get("state_dict", archive))
+    try:
+        m, channels = state["g_a.0.weight"].shape[:2]
+        codec = LivePaper(PaperConfig(channels=channels, n=state["h_a.0.weight"].shape[0], m=m))
+        missing, unexpected = codec.load_state_dict(state, strict=False)
+    except (KeyError, AttributeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{source} is not a checkpoint of the LIVE reference: {str(error).splitlines()[0]}") from None
+    if missing or unexpected:
+        raise ModelError(f"{source} is not a checkpoint of the LIVE reference: {(missing or unexpected)[0]} does not fit")
+    card = {"quality": 0, "autoencoder": None, "autoencoder_name": vae, "factor": 8, "source": source.name}
+    export_codec(codec, output, card, half=False)
+    return codec
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Import a checkpoint of the public LIVE reference.")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("-o", "--output", type=Path, help="default: beside the input, suffix .safetensors")
+    parser.add_argument("--vae", default="sd-vae-ft-mse", help="the autoencoder it was trained on (%(default)s)")
+    parser.add_argument("-f", "--force", action="store_true", help="replace an existing output")
+    args = parser.parse_args(argv)
+    name = args.checkpoint.name.removesuffix(".tar").removesuffix(".pth")
+    output = args.output or args.checkpoint.with_name(name + ".safetensors")
+    try:
+        check_output(output, args.force)
+        import_reference(args.checkpoint, output, args.vae)
+    except LiveError as error:
+        print(f"live: {error}", file=sys.stderr)
+        return 2
+    print(f"{output}: {output.stat().st_size} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,83 @@
+"""The coder: what is written is read, what is counted is what is written, escapes included."""
+
+import numpy as np
+import pytest
+
+from live.coder import SYMBOL_LIMIT, Count, Read, Write
+from live.errors import DamagedFile
+from live.priors.hyper import SCALE_LEVELS, scale_table
+from live.priors.tables import Tables, gaussian_tables
+
+TABLES = gaussian_tables(scale_table())
+
+
+def draw(count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    indices = random.integers(0, SCALE_LEVELS, count).astype(np.int32)
+    symbols = np.rint(random.normal(size=count) * np.array(scale_table())[indices]).astype(np.int32)
+    return symbols, indices
+
+
+def coded(symbols: np.ndarray, indices: np.ndarray) -> tuple[bytes, float, int]:
+    write, count = Write(), Count()
+    for port in (write, count):
+        for part in np.array_split(np.arange(len(symbols)), 3):
+            port.code(symbols[part], indices[part], TABLES)
+    assert write.crc == count.crc
+    return write.stream(), count.bits, write.crc
+
+
+def test_round_trip_in_several_calls():
+    symbols, indices = draw(20000)
+    stream, _, crc = coded(symbols, indices)
+    read = Read(stream, len(symbols))
+    parts = [read.code(None, indices[part], TABLES) for part in np.array_split(np.arange(len(symbols)), 3)]
+    assert np.array_equal(np.concatenate(parts), symbols)
+    assert read.crc == crc
+
+
+@pytest.mark.parametrize("outliers", [0, 200])
+def test_count_is_what_is_written(outliers):
+    symbols, indices = draw(20000)
+    random = np.random.default_rng(2)
+    symbols[random.integers(0, len(symbols), outliers)] = random.integers(-SYMBOL_LIMIT, SYMBOL_LIMIT, outliers)
+    stream, bits, _ = coded(symbols, indices)
+    assert abs(8 * len(stream) - bits) < 0.002 * bits + 64
+
+
+def test_far_symbols_survive_by_escape():
+    symbols = np.array([0, SYMBOL_LIMIT, -SYMBOL_LIMIT, 5000, -1], np.int32)
+    indices = np.zeros(5, np.int32)
+    stream, _, _ = coded(symbols, indices)
+    assert np.array_equal(Read(stream, 5).code(None, indices, TABLES), symbols)
+
+
+def test_tables_are_distributions():
+    for row, size in zip(TABLES.cdfs, TABLES.sizes, strict=True):
+        assert row[0] == 0 and row[size - 1] == 1 << 16
+        assert (np.diff(row[:size]) > 0).all()
+
+
+def test_tables_charge_the_gaussian_entropy():
+    symbols, indices = draw(200000)
+    wide = indices > 25
+    bits = TABLES.bits(symbols[wide], indices[wide]) / wide.sum()
+    entropy = np.mean(0.5 * np.log2(2 * np.pi * np.e * np.array(scale_table())[indices[wide]] ** 2))
+    assert abs(bits - entropy) < 0.02
+
+
+def test_reading_noise_ends_in_bounds():
+    random = np.random.default_rng(3)
+    for length in (0, 4, 8, 64):
+        stream = random.integers(0, 256, length, np.uint8).tobytes()
+        try:
+            read = Read(stream.ljust(8, b"\0"), 5000).code(None, np.zeros(5000, np.int32), TABLES)
+        except DamagedFile:
+            continue
+        assert np.abs(read).max() <= SYMBOL_LIMIT
+
+
+def test_tables_survive_a_checkpoint():
+    tensors = TABLES.to_tensors("tables.y")
+    again = Tables.from_tensors(dict(tensors), "tables.y")
+    assert all(np.array_equal(getattr(TABLES, name), getattr(again, name)) for name in ("cdfs", "sizes", "offsets"))

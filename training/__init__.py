@@ -1,0 +1,1 @@
+"""Training: data, losses, one engine, one entry a stage. Imports ``live``; never imported by it."""

@@ -1,0 +1,118 @@
+"""Turn a training state into released weights: the averaged weights in fp16, with a card that says how they came about.
+
+    python -m training.export autoencoder --run runs/compact -o checkpoints/compact.safetensors --data DIR
+    python -m training.export codec --run runs/plus-0.3 -o checkpoints/live_plus_q3.safetensors --quality 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from live.artefact import write_artefact
+from live.checkpoints import export_codec
+from live.codecs.plus import LivePlus, PlusConfig
+from live.config import parse
+from live.errors import LiveError, ModelError
+from live.files import picture_files
+from live.latents import load_autoencoder
+from live.latents.base import identity_of
+from live.latents.compact import CONVENTION
+from live.latents.compact_net import CompactConfig, CompactNet
+
+from .data import Photos, center_crops, is_validation
+
+
+def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], int, dict[str, float]]:
+    """A run's averaged weights, its configuration, its step and the last validation figures."""
+    path = folder / "state.pt"
+    if not path.is_file():
+        raise ModelError(f"no training state at {path}")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    log = folder / "validation.jsonl"
+    figures = json.loads(log.read_text().splitlines()[-1]) if log.exists() else {}
+    return state["ema"], json.loads(state["config"]), state["step"], figures
+
+
+@torch.no_grad()
+def export_autoencoder(run: Path, output: Path, data: str) -> None:
+    """Write the autoencoder and, beside it, ``*_rate_model``: the entropy model and gains it was trained with."""
+    state, config, step, figures = load_run(run)
+    net = CompactNet(parse(CompactConfig, config["model"]))
+    weights = {k.removeprefix("net."): v.half() for k, v in state.items() if k.startswith("net.")}
+    net.load_state_dict({k: v.float() for k, v in weights.items()})
+    held_out = center_crops(Photos([f for f in picture_files(data) if is_validation(f)], 256), 256)
+    latents = torch.cat([net.encoder(pictures * 2 - 1) for pictures in held_out.split(8)])
+    weights["latent_mean"], weights["latent_std"] = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    card = {"config": config, "steps": step, "data": _data_name(data), "validation": figures}
+    identity = identity_of(weights, CONVENTION)
+    write_artefact(output, weights, {"kind": "autoencoder", "model": config["model"], "identity": identity, **card})
+    rate = {k: v.half() for k, v in state.items() if k.startswith("hyper.") and v.numel()}
+    rate["log_gain"] = state["log_gain"]
+    rate["mu"] = torch.tensor(_levels(config["rate"]))
+    write_artefact(output.with_name(f"{output.stem}_rate_model.safetensors"), rate, {"kind": "rate_model", **card})
+
+
+def _levels(rate: dict[str, Any]) -> list[float]:
+    from .train_autoencoder import geometric
+
+    return geometric(rate["mu_fine"], rate["mu_coarse"], rate["levels"])
+
+
+def export_run(run: Path, output: Path, quality: int, vae: str) -> None:
+    """Write a codec run as a checkpoint of the given quality."""
+    state, config, step, figures = load_run(run)
+    codec = LivePlus(parse(PlusConfig, config["model"]))
+    codec.load_state_dict(state)
+    autoencoder = load_autoencoder(vae)
+    figures.pop("step", None)
+    card = {
+        "quality": quality,
+        "autoencoder": autoencoder.identity,
+        "autoencoder_name": autoencoder.name,
+        "factor": autoencoder.factor,
+        "mu": config["mu"],
+        "steps": step,
+        "training": config,
+        "validation": figures,
+    }
+    export_codec(codec, output, card)
+
+
+def _data_name(data: str) -> str:
+    return f"{len(picture_files(data))} photos, 4 % held out"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Export a training run as released weights.")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    autoencoder = kinds.add_parser("autoencoder")
+    autoencoder.add_argument("--data", default=os.environ.get("LIVE_TRAIN"), help="photos, for the latent statistics")
+    codec = kinds.add_parser("codec")
+    codec.add_argument("--quality", type=int, required=True, help="1..255, the number users choose it by")
+    codec.add_argument("--vae", default="compact")
+    for each in (autoencoder, codec):
+        each.add_argument("--run", type=Path, required=True)
+        each.add_argument("-o", "--output", type=Path, required=True)
+    args = parser.parse_args(argv)
+    if args.kind == "autoencoder":
+        if not args.data:
+            parser.error("give the folder of photos with --data or LIVE_TRAIN")
+        export_autoencoder(args.run, args.output, args.data)
+    else:
+        export_run(args.run, args.output, args.quality, args.vae)
+    print(f"{args.output}: {args.output.stat().st_size} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except LiveError as error:
+        raise SystemExit(f"live: {error}") from None

@@ -1,0 +1,58 @@
+"""Distortions between pictures, the phases of a schedule that weigh them, and the figures of a validation set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from live.metrics.perceptual import dists_network, lpips_network
+
+
+@dataclass(frozen=True)
+class Phase:
+    """From step ``start`` on: batch size, crop (px) and the weights of the distortion."""
+
+    start: int
+    batch: int
+    crop: int
+    l1: float = 2.0
+    mse: float = 0.0
+    alex: float = 1.0
+    dists: float = 0.0
+
+
+def phase_at(phases: tuple[Phase, ...], step: int) -> Phase:
+    """The phase that a step belongs to: the last one that has started."""
+    return [phase for phase in phases if phase.start <= step][-1]
+
+
+def distortion_terms(decoded: Tensor, pictures: Tensor, weights: Phase) -> dict[str, Tensor]:
+    """The weighted terms of D by name; pictures and reconstruction (B, 3, H, W) in [0, 1]. Zero weights cost nothing."""
+    terms = {}
+    if weights.l1:
+        terms["l1"] = weights.l1 * F.l1_loss(decoded, pictures)
+    if weights.mse:
+        terms["mse"] = weights.mse * F.mse_loss(decoded, pictures)
+    if weights.alex:
+        terms["alex"] = weights.alex * lpips_network("alex")(decoded, pictures).mean()
+    if weights.dists:
+        terms["dists"] = weights.dists * dists_network()(decoded, pictures).mean()
+    return terms
+
+
+def picture_figures(model: Callable[[Tensor], tuple[Tensor, Tensor]], pictures: Tensor) -> dict[str, float]:
+    """Means over pictures (N, 3, H, W): estimated bpp, PSNR (dB, per picture) and LPIPS-Alex of model(pictures)."""
+    sums = {"bpp": 0.0, "psnr": 0.0, "alex": 0.0}
+    for batch in pictures.split(8):
+        decoded, bpp = model(batch)
+        decoded = decoded.clamp(0, 1)
+        share = len(batch) / len(pictures)
+        mse = ((decoded - batch) ** 2).mean((1, 2, 3))
+        sums["psnr"] += share * (-10 * torch.log10(mse)).mean().item()
+        sums["alex"] += share * lpips_network("alex")(decoded, batch).mean().item()
+        sums["bpp"] += share * bpp.item()
+    return sums

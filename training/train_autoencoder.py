@@ -1,0 +1,151 @@
+"""Train ``compact``, the project's own autoencoder, to be faithful *and* compressible (DESIGN: train on two cores).
+
+    python -m training.train_autoencoder --config configs/autoencoder_compact.yaml --data DIR --run runs/compact
+
+Each step draws one of L rate levels or, with probability ``clean_share``, none. At level l the latents are scaled by a
+learned gain per channel, quantised (noise for the rate, straight-through for the decoder) and charged by a learned
+hyperprior with weight mu_l; without a level the latents reach the decoder untouched. The loss is
+
+    D + mu_l * bpp,   D = l1 * L1 + mse * MSE + alex * LPIPS-Alex + dists * DISTS       (pictures in [0, 1])
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from live.config import load_yaml, parse
+from live.errors import LiveError
+from live.files import picture_files
+from live.latents.compact_net import FACTOR, CompactConfig, CompactNet, patch_components
+from live.priors.hyper import Hyperprior
+
+from .data import Photos, center_crops, is_validation
+from .engine import Engine, Schedule
+from .losses import Phase, distortion_terms, phase_at, picture_figures
+
+VALIDATION_PHOTOS = 24
+
+
+@dataclass(frozen=True)
+class RateConfig:
+    """The rate levels: mu from ``mu_high`` (finest) to ``mu_low`` (coarsest), initial steps likewise, geometric."""
+
+    levels: int = 8
+    mu_fine: float = 0.06
+    mu_coarse: float = 2.5
+    step_fine: float = 0.2
+    step_coarse: float = 1.2
+    clean_share: float = 0.2
+    width: int = 96
+    z_channels: int = 48
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Everything that ``train_autoencoder`` reads."""
+
+    schedule: Schedule
+    phases: tuple[Phase, ...]
+    model: CompactConfig = CompactConfig()
+    rate: RateConfig = RateConfig()
+
+
+def geometric(first: float, last: float, count: int) -> list[float]:
+    """``count`` values from first to last with a constant ratio."""
+    return [first * (last / first) ** (i / max(1, count - 1)) for i in range(count)]
+
+
+class CompressibleAutoencoder(nn.Module):
+    """The autoencoder, the gains of every rate level and the entropy model that charges for the latents."""
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        self.net = CompactNet(config.model)
+        self.hyper = Hyperprior(config.model.channels, config.rate.width, config.rate.z_channels, context=False)
+        self.log_gain = nn.Parameter(torch.zeros(config.rate.levels, config.model.channels))
+        self.mu = geometric(config.rate.mu_fine, config.rate.mu_coarse, config.rate.levels)
+
+    def init_from(self, pictures: list[Tensor], rate: RateConfig) -> None:
+        mean, basis, std = patch_components(pictures, self.log_gain.shape[1])
+        self.net.init_patch_transform(mean, basis, std)
+        steps = torch.tensor(geometric(rate.step_fine, rate.step_coarse, rate.levels))
+        self.log_gain.data.copy_(torch.log(std[None] / steps[:, None]))
+
+    def forward(self, pictures: Tensor, level: int | None) -> tuple[Tensor, Tensor]:
+        """Pictures (B, 3, H, W) in [0, 1] -> reconstruction in [0, 1], unclamped, and bits a pixel (scalar)."""
+        latents = self.net.encoder(pictures * 2 - 1)
+        bpp = torch.zeros(())
+        if level is not None:
+            gain = self.log_gain[level].exp()[:, None, None]
+            y = latents * gain
+            estimate = self.hyper(y)
+            latents = estimate.y_hat / gain
+            pixels = pictures.shape[0] * pictures.shape[2] * pictures.shape[3]
+            bpp = (estimate.y_bits + estimate.z_bits) / pixels
+        return self.net.decoder(latents) / 2 + 0.5, bpp
+
+
+class AutoencoderStage:
+    """What the engine runs: the loss of a step and the validation figures."""
+
+    def __init__(self, config: AutoencoderConfig, data: str | Path):
+        files = picture_files(data)
+        largest = max(phase.crop for phase in config.phases)
+        self.config = config
+        self.train = Photos([f for f in files if not is_validation(f)], largest)
+        self.held_out = center_crops(Photos([f for f in files if is_validation(f)], 256), 256)[:VALIDATION_PHOTOS]
+        self.model = CompressibleAutoencoder(config)
+        self.model.init_from([p.float() / 127.5 - 1 for p in self.train.pictures[::4]], config.rate)
+        self.model.to(memory_format=torch.channels_last)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
+        phase, rate = phase_at(self.config.phases, step), self.config.rate
+        pictures, files = self.train.batch(self.config.schedule.seed, step, phase.batch, phase.crop)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        clean = torch.rand(()).item() < rate.clean_share
+        level = None if clean else int(torch.randint(rate.levels, ()).item())
+        decoded, bpp = self.model(pictures, level)
+        terms = distortion_terms(decoded, pictures, phase)
+        distortion = sum(terms.values(), torch.zeros(()))
+        mu = 0.0 if level is None else self.model.mu[level]
+        # The weight of a level in the sum: coarse levels have large losses, and would else drown the fine ones.
+        loss = (distortion + mu * bpp) / math.sqrt(1 + 2 * mu)
+        figures = {"level": -1 if level is None else level, "bpp": bpp.item()}
+        return loss, figures | {f"d_{k}": v.item() for k, v in terms.items()}, files
+
+    def validate(self) -> dict[str, float]:
+        self.model.eval()
+        figures: dict[str, float] = {}
+        for level in (None, *range(0, self.config.rate.levels, 2)):
+            name = "clean" if level is None else f"level{level}"
+            level_figures = picture_figures(lambda pictures: self.model(pictures, level), self.held_out)  # noqa: B023
+            figures |= {f"{name}_{k}": v for k, v in level_figures.items()}
+        self.model.train()
+        return figures
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Train the compact autoencoder to be faithful and compressible.")
+    parser.add_argument("--config", default="configs/autoencoder_compact.yaml")
+    parser.add_argument("--data", default=os.environ.get("LIVE_TRAIN"), help="folder of photos (default: LIVE_TRAIN)")
+    parser.add_argument("--run", default="runs/compact", help="run folder; an interrupted run there goes on")
+    args = parser.parse_args(argv)
+    if not args.data:
+        parser.error("give a folder of photos with --data or LIVE_TRAIN")
+    config = parse(AutoencoderConfig, load_yaml(args.config))
+    Engine(AutoencoderStage(config, args.data), config.schedule, args.run, config).run()
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except LiveError as error:
+        raise SystemExit(f"live: {error}") from None
