@@ -6,19 +6,20 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CARD_KEY = "live_card"
 
 
 def write_artefact(path: str | Path, tensors: dict[str, Tensor], card: dict[str, Any]) -> None:
     """Write tensors and their card (JSON: kind, config, data, steps, figures) by rename."""
+    from safetensors.torch import save
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = save({name: t.detach().contiguous() for name, t in tensors.items()}, {CARD_KEY: json.dumps(card, sort_keys=True)})
@@ -31,6 +32,8 @@ def write_artefact(path: str | Path, tensors: dict[str, Tensor], card: dict[str,
 
 def read_artefact(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and card of an artefact of the given kind ("autoencoder" or "codec"); ModelError in words otherwise."""
+    from safetensors import SafetensorError, safe_open
+
     if not Path(path).is_file():
         raise ModelError(f"no checkpoint at {path}")
     try:

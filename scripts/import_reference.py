@@ -1,6 +1,6 @@
 """Turn a checkpoint of the public LIVE reference into one of ours.
 
-    python -m scripts.import_reference CHECKPOINT.pth.tar [-o OUT.safetensors] [--vae sd-vae-ft-mse]
+    python -m scripts.import_reference CHECKPOINT.pth.tar [-o OUT.safetensors] [--vae NAME]
 
 The archive is read with ``weights_only=True``: it can hold tensors and plain containers, and nothing that runs.
 """
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Import a checkpoint of the public LIVE reference.")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("-o", "--output", type=Path, help="default: beside the input, suffix .safetensors")
-    parser.add_argument("--vae", default="sd-vae-ft-mse", help="the autoencoder it was trained on (%(default)s)")
+    parser.add_argument("--vae", default="sd-vae-ft-mse-01", help="the autoencoder it was trained on (%(default)s: fed [0, 1])")
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing output")
     args = parser.parse_args(argv)
     name = args.checkpoint.name.removesuffix(".tar").removesuffix(".pth")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from live.artefact import write_artefact
 from live.checkpoints import export_codec
+from live.codecs import without_derived
 from live.codecs.plus import LivePlus, PlusConfig
 from live.config import parse
 from live.errors import LiveError, ModelError
@@ -53,7 +54,7 @@ def export_autoencoder(run: Path, output: Path, data: str) -> None:
     card = {"config": config, "steps": step, "data": _data_name(data), "validation": figures}
     identity = identity_of(weights, CONVENTION)
     write_artefact(output, weights, {"kind": "autoencoder", "model": config["model"], "identity": identity, **card})
-    rate = {k: v.half() for k, v in state.items() if k.startswith("hyper.") and v.numel()}
+    rate = {k: v.half() for k, v in without_derived(state).items() if k.startswith("hyper.")}
     rate["log_gain"] = state["log_gain"]
     rate["mu"] = torch.tensor(_levels(config["rate"]))
     write_artefact(output.with_name(f"{output.stem}_rate_model.safetensors"), rate, {"kind": "rate_model", **card})

@@ -101,6 +101,7 @@ class AutoencoderStage:
         self.config = config
         self.train = Photos([f for f in files if not is_validation(f)], largest)
         self.held_out = center_crops(Photos([f for f in files if is_validation(f)], 256), 256)[:VALIDATION_PHOTOS]
+        torch.manual_seed(config.schedule.seed)
         self.model = CompressibleAutoencoder(config)
         self.model.init_from([p.float() / 127.5 - 1 for p in self.train.pictures[::4]], config.rate)
         self.model.to(memory_format=torch.channels_last)

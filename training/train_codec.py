@@ -78,6 +78,7 @@ class CodecStage:
         if not isinstance(autoencoder, CompactAutoencoder):
             raise LiveError(f"training through the decoder needs the project's own autoencoder, not {vae}")
         self.config, self.autoencoder, self.net = config, autoencoder, autoencoder.net
+        torch.manual_seed(config.schedule.seed)
         self.model: nn.Module = initial_codec(config, autoencoder, init)
         self.model.train().requires_grad_(True)
         self.model.hyper.entropy_bottleneck.quantiles.requires_grad_(False)

@@ -26,8 +26,15 @@ def make_codec(name: str, config: dict[str, Any]) -> LatentCodec:
     return kind(parse(config_kind, config))
 
 
+_DERIVED = ("_quantized_cdf", "_cdf_length", "_offset", ".bound", "scale_table", ".target", "scale_bound")
+
+
 def state_of(codec: LatentCodec) -> dict[str, torch.Tensor]:
     """A codec's weights as released: without the empty or derived buffers of CompressAI's entropy models."""
     assert isinstance(codec, torch.nn.Module)
-    derived = ("_quantized_cdf", "_cdf_length", "_offset", ".bound", "scale_table", ".target", "scale_bound")
-    return {name: value for name, value in codec.state_dict().items() if not name.endswith(derived)}
+    return without_derived(codec.state_dict())
+
+
+def without_derived(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict without what is constant or built from the rest (bounds such as 1e-9 would not survive fp16)."""
+    return {name: value for name, value in state.items() if not name.endswith(_DERIVED)}

@@ -1,0 +1,1 @@
+"""Testing: measuring autoencoders, codecs and their peers. Imports ``live``; never imported by it."""

@@ -1,0 +1,83 @@
+"""``python -m testing.bdrate --points points.csv --metric lpips_alex --anchor webp --test live_plus``: the BD-rate.
+
+The mean difference in rate at equal quality between two curves (Bjontegaard, VCEG-M33), with PCHIP interpolation of
+log rate over the metric by the ``bjontegaard`` package. Negative: the tested codec needs fewer bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .command import Parser, run
+from .results import METRICS, REFERENCES, load, mean_per_setting, select
+
+SMALLEST_OVERLAP = 0.5
+
+
+def bd_rate(anchor: pd.DataFrame, test: pd.DataFrame, metric: str) -> tuple[float | None, float]:
+    """BD-rate in percent of ``test`` over ``anchor``, and the overlap of their ranges of the metric, 0 to 1.
+
+    Curves: one row a setting with the columns bpp and ``metric``. The overlap is the range that both curves reach over
+    the range that either does. None instead of a percentage where it is under one half, or a curve has less than two
+    points left after those are dropped that cost more bits than another without being better.
+    """
+    (anchor_rates, anchor_values), (test_rates, test_values) = (_curve(frame, metric) for frame in (anchor, test))
+    if min(len(anchor_rates), len(test_rates)) < 2:
+        return None, 0.0
+    joint = max(anchor_values[-1], test_values[-1]) - min(anchor_values[0], test_values[0])
+    common = min(anchor_values[-1], test_values[-1]) - max(anchor_values[0], test_values[0])
+    overlap = float(max(common, 0) / joint)
+    if overlap < SMALLEST_OVERLAP:
+        return None, overlap
+    from bjontegaard import bd_rate as library
+
+    options = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
+    return float(library(anchor_rates, anchor_values, test_rates, test_values, **options)), overlap
+
+
+def _curve(frame: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rates and qualities (higher is better: distances are negated), both strictly ascending."""
+    points = frame[["bpp", metric]].dropna().sort_values("bpp").to_numpy(float)
+    values = points[:, 1] if METRICS[metric].higher_is_better else -points[:, 1]
+    best = np.maximum.accumulate(np.concatenate([[-np.inf], values]))[:-1]
+    kept = (values > best) & np.isfinite(values)
+    return points[kept, 0], values[kept]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = Parser(prog="python -m testing.bdrate", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--points", type=Path, required=True, metavar="CSV", help="results of testing.evaluate")
+    parser.add_argument("--metric", choices=METRICS, default="lpips_alex")
+    parser.add_argument("--anchor", required=True, metavar="CODEC", help="the codec that is compared with")
+    parser.add_argument("--test", required=True, metavar="CODEC", help="the codec in question")
+    parser.add_argument("--reference", choices=REFERENCES, default="original")
+    parser.add_argument("--dataset", metavar="NAME", help="needed when the results hold several")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    args = parser.parse_args(argv)
+    percent, overlap, pictures = compare(args)
+    if args.json:
+        facts = {"metric": args.metric, "reference": args.reference, "anchor": args.anchor, "test": args.test}
+        print(json.dumps({"bd_rate": percent, "overlap": round(overlap, 4), "pictures": pictures, **facts}))
+        return 0
+    shown = "N/A (the curves overlap too little)" if percent is None else f"{percent:+.1f} %"
+    print(f"BD-rate of {args.test} over {args.anchor} at equal {METRICS[args.metric].label}: {shown}")
+    print(f"{REFERENCES[args.reference]}, {pictures} pictures, overlap of the ranges {overlap:.0%}")
+    return 0
+
+
+def compare(args: argparse.Namespace) -> tuple[float | None, float, int]:
+    """BD-rate, overlap and number of pictures for the command's arguments."""
+    points = select(load(args.points), [args.anchor, args.test], args.reference, args.dataset)
+    means = mean_per_setting(points)
+    percent, overlap = bd_rate(*(means[means["codec"] == codec] for codec in (args.anchor, args.test)), args.metric)
+    return percent, overlap, points["picture"].nunique()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,159 @@
+"""Every measured point in one tidy CSV, and the only place that knows its columns.
+
+One row is one picture, coded by one codec at one setting, scored against one reference.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from live.errors import InputError, OutputError
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown and compared; ``smallest``: shortest side in px of a picture at which it is defined."""
+
+    label: str
+    higher_is_better: bool
+    digits: int
+    smallest: int = 1
+
+
+METRICS = {
+    "psnr": Metric("PSNR (dB)", True, 2),
+    "ms_ssim": Metric("MS-SSIM", True, 4, 161),
+    "lpips_alex": Metric("LPIPS-Alex", False, 4, 31),
+    "lpips_vgg": Metric("LPIPS-VGG", False, 4, 16),
+    "dists": Metric("DISTS", False, 4, 16),
+}
+REFERENCES = {
+    "original": "against the original",
+    "autoencoder": "against the autoencoder's own reconstruction",
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row. bytes: of the file on disk; bpp: 8 * bytes / (width * height); seconds of wall time, one run each.
+
+    setting: the codec's own dial; reference: what the decoded 8-bit RGB was compared with, a key of ``REFERENCES``.
+    Metrics that were not asked for, or are not defined at the picture's size, are None and stay empty.
+    """
+
+    dataset: str
+    picture: str
+    codec: str
+    setting: int
+    reference: str
+    width: int
+    height: int
+    bytes: int
+    bpp: float
+    psnr: float | None = None
+    ms_ssim: float | None = None
+    lpips_alex: float | None = None
+    lpips_vgg: float | None = None
+    dists: float | None = None
+    encode_s: float | None = None
+    decode_s: float | None = None
+
+
+COLUMNS = [field.name for field in fields(Point)]
+KEY = ["dataset", "picture", "codec", "setting", "reference"]
+
+
+def append(path: Path, point: Point) -> None:
+    """Add one row, with the header if the file is new. OutputError when it cannot be written."""
+    new = not path.exists()
+    try:
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            if new:
+                writer.writeheader()
+            writer.writerow(asdict(point))
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def load(path: Path) -> pd.DataFrame:
+    """All points, one row a key: of several rows with one key each column keeps its last value that is not empty.
+
+    InputError when the file is missing or is no such table.
+    """
+    try:
+        points = pd.read_csv(path, dtype={name: str for name in KEY if name != "setting"}, on_bad_lines="skip")
+    except FileNotFoundError:
+        raise InputError(f"there are no results at {path}; make them with: python -m testing.evaluate") from None
+    except (ValueError, OSError):
+        raise InputError(f"{path} is not a table of results") from None
+    missing = sorted(set(COLUMNS) - set(points.columns))
+    if missing:
+        raise InputError(f"{path} is not a table of results: it has no column {missing[0]}")
+    return points.groupby(KEY, as_index=False, sort=False).last()[COLUMNS]
+
+
+def measured(points: pd.DataFrame, metrics: list[str]) -> set[tuple[object, ...]]:
+    """The keys (in the order of ``KEY``) of the points that have all these metrics, as far as each is defined."""
+    shortest = points[["width", "height"]].min(axis=1)
+    complete = pd.Series(True, points.index)
+    for name in metrics:
+        complete &= points[name].notna() | (shortest < METRICS[name].smallest)
+    return set(points.loc[complete, KEY].itertuples(index=False, name=None))
+
+
+def mean_per_setting(points: pd.DataFrame) -> pd.DataFrame:
+    """One row a (dataset, reference, codec, setting), ascending in rate: means over the pictures and their number.
+
+    Codecs stay in order of appearance. Each picture counts once whatever its size: PSNR is a mean of dB, bpp of bpp.
+    """
+    groups = points.groupby(["dataset", "reference", "codec", "setting"], sort=False)
+    means = groups[["bytes", "bpp", *METRICS, "encode_s", "decode_s"]].mean()
+    means.insert(0, "pictures", groups.size())
+    means = means.reset_index()
+    order = {name: rank for rank, name in enumerate(points["codec"].unique())}
+    means["rank"] = means["codec"].map(order)
+    return means.sort_values(["dataset", "reference", "rank", "bpp"], ignore_index=True).drop(columns="rank")
+
+
+def select(points: pd.DataFrame, codecs: list[str], reference: str, dataset: str | None = None) -> pd.DataFrame:
+    """The points of some codecs against one reference, over the pictures that all of them coded at all their settings.
+
+    So that curves are compared over the same pictures. InputError when a codec or the dataset has no points, there are
+    several datasets and none was chosen, or no picture is complete.
+    """
+    points = points[points["reference"] == reference]
+    if dataset is None and points["dataset"].nunique() > 1:
+        raise InputError(f"the results hold several datasets ({', '.join(points['dataset'].unique())}); choose one")
+    if dataset is not None:
+        points = points[points["dataset"] == dataset]
+    for codec in codecs:
+        if codec not in set(points["codec"]):
+            known = ", ".join(points["codec"].unique()) or "none"
+            raise InputError(f"the results hold no points of {codec} {REFERENCES[reference]}; they hold {known}")
+    points = points[points["codec"].isin(codecs)]
+    settings = points.groupby("codec")["setting"].nunique().sum()
+    counts = points.groupby("picture").size()
+    chosen = points[points["picture"].isin(counts[counts == settings].index)]
+    if chosen.empty:
+        raise InputError(f"no picture was coded by {' and '.join(codecs)} at all their settings; finish the evaluation")
+    return chosen
+
+
+def markdown(means: pd.DataFrame, metrics: list[str]) -> str:
+    """A Markdown table of ``mean_per_setting``'s rows: codec, setting, mean bytes, bpp and the given metrics."""
+    header = ["codec", "setting", "pictures", "bytes", "bpp", *(METRICS[name].label for name in metrics)]
+    rows = [header, ["---", *["---:"] * (len(header) - 1)]]
+    for row in means.itertuples(index=False):
+        figures = [_number(getattr(row, name), METRICS[name].digits) for name in metrics]
+        rows.append([row.codec, f"{row.setting}", f"{row.pictures}", f"{row.bytes:.0f}", f"{row.bpp:.4f}", *figures])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    return "\n".join("| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows)
+
+
+def _number(value: float, digits: int) -> str:
+    return "" if pd.isna(value) else f"{value:.{digits}f}"

@@ -1,0 +1,167 @@
+"""The ``live`` command: what it writes and prints, and every refusal as one line, exit code 2 and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import photo
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from live.__main__ import main
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.usefixtures("small_live")
+
+
+def refused(capsys, *arguments) -> str:
+    """Run the command, expect exit code 2 and one line on stderr; returns the line."""
+    capsys.readouterr()
+    assert main([str(a) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("live: ") and captured.err.count("\n") == 1 and not captured.out
+    return captured.err
+
+
+def test_picture_to_file_and_back(tmp_path, capsys):
+    photo(50, 40).save(tmp_path / "photo.png")
+    assert main(["compress", str(tmp_path / "photo.png"), "-q", "1"]) == 0
+    size = (tmp_path / "photo.live").stat().st_size
+    assert f"{size} bytes, {8 * size / 2000:.4f} bpp" in capsys.readouterr().out
+    assert main(["decompress", str(tmp_path / "photo.live"), "-o", str(tmp_path / "again.png")]) == 0
+    with Image.open(tmp_path / "again.png") as picture:
+        assert picture.size == (50, 40)
+    assert main(["decompress", str(tmp_path / "photo.live"), "-o", str(tmp_path / "again.jpg")]) == 0
+    assert main(["compress", str(tmp_path / "photo.png"), "-q", "2", "--force"]) == 0
+    assert (tmp_path / "photo.live").stat().st_size > size
+
+
+def test_info_is_json_and_text(tmp_path, capsys):
+    photo(50, 40).save(tmp_path / "photo.png")
+    main(["compress", str(tmp_path / "photo.png"), "-q", "2"])
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "photo.live"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["width"], facts["height"], facts["quality"], facts["codec"]) == (50, 40, 2, "live_plus")
+    assert facts["kind"] == "picture" and facts["checkpoint_here"] and facts["overhead_bytes"] <= 32
+    assert main(["info", str(tmp_path / "photo.live")]) == 0
+    assert "live_plus" in capsys.readouterr().out
+
+
+def test_models_lists_checkpoints_and_autoencoders(capsys):
+    assert main(["models", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [c["quality"] for c in listed["checkpoints"]] == [1, 2]
+    assert {"compact", "sd-vae-ft-mse", "taesd"} <= {a["name"] for a in listed["autoencoders"]}
+    assert main(["models"]) == 0
+    assert "sd-vae-ft-mse" in capsys.readouterr().out
+
+
+def test_folder_goes_on_after_a_bad_picture(tmp_path, capsys):
+    source, target = tmp_path / "in", tmp_path / "out"
+    (source / "deep").mkdir(parents=True)
+    photo(20, 20).save(source / "a.png")
+    photo(30, 20).save(source / "deep" / "b.jpg")
+    (source / "bad.png").write_bytes(b"\x89PNG nothing")
+    assert main(["compress", str(source), "-o", str(target), "-q", "1"]) == 1
+    captured = capsys.readouterr()
+    assert "bad.png" in captured.err.splitlines()[-1]
+    assert "2 pictures" in captured.out
+    assert sorted(p.relative_to(target).as_posix() for p in target.rglob("*.live")) == ["a.png.live", "deep/b.jpg.live"]
+
+
+def test_latents_pack_and_unpack(tmp_path):
+    latents = torch.randn(1, 4, 12, 16)
+    save_file({"x": latents, "y": latents[:, :, :8].contiguous()}, tmp_path / "z.safetensors")
+    arguments = ["latents", "pack", str(tmp_path / "z.safetensors"), "--key", "y", "-q", "2"]
+    assert main([*arguments, "--vae", "compact"]) == 0
+    assert main(["latents", "unpack", str(tmp_path / "z.live"), "-o", str(tmp_path / "again.safetensors")]) == 0
+    assert load_file(tmp_path / "again.safetensors")["latents"].shape == (1, 4, 8, 16)
+    assert main(["decompress", str(tmp_path / "z.live"), "-o", str(tmp_path / "once_more.safetensors")]) == 0
+
+
+def test_bad_inputs(tmp_path, capsys):
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("not a picture")
+    photo(60, 60).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:400])
+    photo(20, 20).convert("RGBA").save(tmp_path / "opaque.png")
+    clear = photo(20, 20).convert("RGBA")
+    clear.putalpha(100)
+    clear.save(tmp_path / "clear.png")
+    (tmp_path / "nothing").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("missing.png", "empty.png", "text.png", "cut.png", "nothing"):
+        assert name in refused(capsys, "compress", tmp_path / name)
+    assert "--alpha" in refused(capsys, "compress", tmp_path / "clear.png")
+    assert "unknown quality 99" in refused(capsys, "compress", tmp_path / "whole.png", "-q", "99")
+    assert "no checkpoint" in refused(capsys, "compress", tmp_path / "whole.png", "--checkpoint", tmp_path / "no.safetensors")
+    assert "not a readable" in refused(capsys, "compress", tmp_path / "whole.png", "--checkpoint", tmp_path / "text.png")
+    assert "known" in refused(capsys, "compress", tmp_path / "whole.png", "--vae", "nonsense")
+    assert "does not exist" in refused(capsys, "compress", tmp_path / "whole.png", "-o", tmp_path / "no" / "x.live")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert main(["compress", str(tmp_path / "opaque.png")]) == 0
+    assert main(["compress", str(tmp_path / "clear.png"), "--alpha", "white"]) == 0
+
+
+def test_bad_files(tmp_path, capsys):
+    photo(30, 30).save(tmp_path / "photo.png")
+    main(["compress", str(tmp_path / "photo.png"), "-q", "1"])
+    data = (tmp_path / "photo.live").read_bytes()
+    (tmp_path / "cut.live").write_bytes(data[:-3])
+    (tmp_path / "other.live").write_bytes(b"something else entirely")
+    (tmp_path / "newer.live").write_bytes(data[:3] + b"\x07" + data[4:])
+    (tmp_path / "empty.live").write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    assert "damaged" in refused(capsys, "decompress", tmp_path / "cut.live")
+    assert "not a LIVE file" in refused(capsys, "decompress", tmp_path / "other.live")
+    assert "not a LIVE file" in refused(capsys, "decompress", tmp_path / "empty.live")
+    assert "version 7" in refused(capsys, "decompress", tmp_path / "newer.live")
+    assert "does not exist" in refused(capsys, "info", tmp_path / "missing.live")
+    assert "no picture format" in refused(capsys, "decompress", tmp_path / "photo.live", "-o", tmp_path / "x.xyz")
+    assert "over the limit" in refused(capsys, "decompress", tmp_path / "photo.live", "--max-pixels", "100")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_existing_output_needs_force(tmp_path, capsys):
+    photo(30, 30).save(tmp_path / "photo.png")
+    (tmp_path / "photo.live").write_bytes(b"precious")
+    assert "--force" in refused(capsys, "compress", tmp_path / "photo.png")
+    assert (tmp_path / "photo.live").read_bytes() == b"precious"
+
+
+def test_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
+    from live.errors import OutputError
+    from live.files import write_atomic
+
+    (tmp_path / "old.live").write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OutputError, match="No space"):
+        write_atomic(tmp_path / "old.live", b"new")
+    assert (tmp_path / "old.live").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["old.live"]
+
+
+def test_usage_errors_are_one_line(capsys):
+    assert "invalid int value" in refused(capsys, "compress", "x.png", "-q", "many")
+    assert "required" in refused(capsys)
+
+
+def test_help_and_info_do_not_load_torch(tmp_path):
+    photo(30, 30).save(tmp_path / "photo.png")
+    main(["compress", str(tmp_path / "photo.png"), "-q", "1"])
+    script = (
+        "import sys; from live.__main__ import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules; exit(code)"
+    )
+    for arguments in (["info", str(tmp_path / "photo.live")], ["models"]):
+        done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,170 @@
+"""Training: exact resume after a kill, NaN stop, deterministic data, and the chain train -> export -> use."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import photo
+
+from live.checkpoints import load_codec
+from live.config import parse
+from live.errors import ConfigError
+from training import export, train_autoencoder, train_codec
+from training.data import Photos, is_validation
+from training.engine import Engine, Schedule, TrainingDiverged
+from training.train_autoencoder import AutoencoderConfig, CompressibleAutoencoder
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = """
+schedule: {steps: 6, warmup: 2, validate_every: 3, lr: 1e-3}
+phases: [{start: 0, batch: 2, crop: 32, alex: 0.0, mse: 1.0}]
+model: {channels: 4, encoder_widths: [8, 8], encoder_blocks: [1, 1], decoder_widths: [8, 8], decoder_blocks: [1, 1]}
+rate: {levels: 3, width: 8, z_channels: 4}
+"""
+TINY_CODEC = """
+schedule: {steps: 4, warmup: 2, validate_every: 4, lr: 1e-3}
+phases: [{start: 0, batch: 2, crop: 32, alex: 0.0, mse: 1.0}]
+model: {channels: 4, width: 8, z_channels: 4, analysis_width: 8, synthesis_width: 8}
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    names = [f"{i}.png" for i in range(60)]
+    held_out = [name for name in names if is_validation(Path(name))][:2]
+    training = [name for name in names if not is_validation(Path(name))][:6]
+    assert held_out
+    for seed, name in enumerate(held_out + training):
+        photo(288, 272, seed).save(folder / name)
+    return folder
+
+
+class Quadratic:
+    """A stage that needs no data: its loss depends on the step's own randomness, as real ones do."""
+
+    def __init__(self, poison: int | None = None):
+        torch.manual_seed(0)
+        self.model, self.poison = torch.nn.Linear(4, 1), poison
+
+    def loss(self, step):
+        loss = (self.model(torch.randn(8, 4)) ** 2).mean()
+        if step == self.poison:
+            loss = loss * float("nan")
+        return loss, {"seen": float(step)}, [Path(f"photo{step}.jpg")]
+
+    def validate(self):
+        return {"weight": self.model.weight.sum().item()}
+
+
+CONFIG = parse(AutoencoderConfig, {"schedule": {"steps": 6}, "phases": []})
+
+
+def losses(folder: Path) -> list[tuple[str, str]]:
+    with open(folder / "log.csv", newline="") as log:
+        return [(row["step"], row["loss"]) for row in csv.DictReader(log)]
+
+
+def test_stopped_and_resumed_is_the_unbroken_run(tmp_path):
+    schedule = Schedule(steps=12, warmup=2, validate_every=5)
+    Engine(Quadratic(), schedule, tmp_path / "whole", CONFIG).run()
+    first = Engine(Quadratic(), schedule, tmp_path / "broken", CONFIG)
+    for _ in range(7):
+        figures = first._one_step()
+        if first.step == 5:
+            first.save()
+    assert figures["seen"] == 6  # steps 6 and 7 ran after the save and are lost, as after kill -9
+    resumed = Engine(Quadratic(), schedule, tmp_path / "broken", CONFIG)
+    assert resumed.step == 5
+    resumed.run()
+    assert losses(tmp_path / "broken") == losses(tmp_path / "whole")[5:]
+
+
+def test_kill_9_and_resume(photos, tmp_path):
+    """A real process, killed without warning, goes on with the loss sequence of one that was not."""
+    config = tmp_path / "tiny.yaml"
+    config.write_text(TINY.replace("steps: 6", "steps: 16").replace("validate_every: 3", "validate_every: 4"))
+    command = [sys.executable, "-m", "training.train_autoencoder", "--config", str(config), "--data", str(photos), "--run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, str(tmp_path / "killed")], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (tmp_path / "killed" / "state.pt").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for run in ("killed", "whole"):
+        subprocess.run([*command, str(tmp_path / run)], cwd=ROOT, env=environment, check=True, stderr=subprocess.DEVNULL)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "whole")) == 16
+
+
+def test_nan_stops_and_names_the_batch(tmp_path):
+    engine = Engine(Quadratic(poison=3), Schedule(steps=6, validate_every=2), tmp_path, CONFIG)
+    with pytest.raises(TrainingDiverged, match=r"step 3 on photo3.jpg; last good: .*state.pt"):
+        engine.run()
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
+
+
+def test_another_configuration_is_refused(tmp_path):
+    Engine(Quadratic(), Schedule(steps=2), tmp_path, CONFIG).run()
+    other = parse(AutoencoderConfig, {"schedule": {"steps": 7}, "phases": []})
+    with pytest.raises(ConfigError, match="another configuration"):
+        Engine(Quadratic(), Schedule(steps=7), tmp_path, other)
+
+
+def test_crops_depend_on_seed_and_step_alone(photos):
+    data = Photos(sorted(photos.glob("*.png")), 32)
+    first, files = data.batch(1, 5, 4, 32)
+    again, _ = data.batch(1, 5, 4, 32)
+    assert torch.equal(first, again) and first.shape == (4, 3, 32, 32) and len(files) == 4
+    assert not torch.equal(first, data.batch(2, 5, 4, 32)[0])
+    seen = [path for step in range(len(data) // 4) for path in data.batch(1, step, 4, 32)[1]]
+    assert len(set(seen)) == len(seen)
+
+
+def test_patch_transform_starts_as_the_klt(photos):
+    """At step 0 the autoencoder is already the best linear one: far above a random start."""
+    config = parse(AutoencoderConfig, {"schedule": {"steps": 1}, "phases": [], "model": {"channels": 16}})
+    model = CompressibleAutoencoder(config)
+    pictures = Photos(sorted(photos.glob("*.png")), 32).pictures
+    model.init_from([p.float() / 127.5 - 1 for p in pictures], config.rate)
+    original = pictures[0][None, :, :256, :256].float() / 255
+    decoded, bpp = model(original, None)
+    assert -10 * torch.log10(((decoded - original) ** 2).mean()) > 28
+    assert bpp == 0
+
+
+def test_train_export_and_use(photos, tmp_path, monkeypatch):
+    """Both stages in miniature, exported, and a photo through the result: the documented commands, end to end."""
+    import live
+    from live import api
+
+    (tmp_path / "ae.yaml").write_text(TINY)
+    (tmp_path / "plus.yaml").write_text(TINY_CODEC)
+    released = tmp_path / "checkpoints"
+    released.mkdir()
+    monkeypatch.setenv("LIVE_CHECKPOINTS", str(released))
+    api._load_autoencoder.cache_clear()
+    data = ["--data", str(photos)]
+    train_autoencoder.main(["--config", str(tmp_path / "ae.yaml"), *data, "--run", str(tmp_path / "ae")])
+    export.main(["autoencoder", "--run", str(tmp_path / "ae"), "-o", str(released / "compact.safetensors"), *data])
+    options = ["--config", str(tmp_path / "plus.yaml"), *data]
+    train_codec.main(["--mu", "0.2", *options, "--run", str(tmp_path / "q2")])
+    fine = released / "live_plus_q2.safetensors"
+    export.main(["codec", "--run", str(tmp_path / "q2"), "-o", str(fine), "--quality", "2"])
+    train_codec.main(["--mu", "0.8", *options, "--run", str(tmp_path / "q1"), "--init", str(fine)])
+    export.main(["codec", "--run", str(tmp_path / "q1"), "-o", str(released / "live_plus_q1.safetensors"), "--quality", "1"])
+    assert live.qualities() == [1, 2]
+    coarse, finer = (live.compress(photo(70, 50), quality=q) for q in (1, 2))
+    assert len(coarse) < len(finer)
+    assert live.decompress(finer).size == (70, 50)
+    assert load_codec(fine).card["mu"] == 0.2
+    api._load_autoencoder.cache_clear()
