@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _API = ("autoencode", "compress", "compress_latents", "decompress", "decompress_latents", "estimate_bits")
-__all__ = ["LiveError", "qualities", *_API]
+__all__ = [
+    "LiveError",
+    "autoencode",
+    "compress",
+    "compress_latents",
+    "decompress",
+    "decompress_latents",
+    "estimate_bits",
+    "qualities",
+]
 
 
 def __getattr__(name: str) -> Any:

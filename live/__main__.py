@@ -69,7 +69,9 @@ def _output(parser: argparse.ArgumentParser, text: str) -> None:
 
 def _codec_choice(parser: argparse.ArgumentParser) -> None:
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("-q", "--quality", type=int, metavar="N", help="embedded quality (see live models); default: middle")
+    choice.add_argument(
+        "-q", "--quality", type=int, metavar="N", help="embedded quality (see live models); default: middle"
+    )
     choice.add_argument("--checkpoint", type=Path, metavar="PATH", help="a codec checkpoint of your own")
     parser.add_argument("--vae", metavar="NAME", help="autoencoder: name, folder or hub id; default: the codec's own")
 
@@ -77,7 +79,9 @@ def _codec_choice(parser: argparse.ArgumentParser) -> None:
 def _decoder_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="the codec checkpoint, if it is not embedded")
     parser.add_argument("--vae", metavar="NAME", help="the autoencoder, if it is not the codec's own")
-    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="refuse larger pictures (%(default)s)")
+    parser.add_argument(
+        "--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="refuse larger pictures (%(default)s)"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -98,9 +98,7 @@ def compress_latents(
     return _pack(codec, tensor, size, identity, is_latents=True)
 
 
-def decompress_latents(
-    data: bytes, *, checkpoint: str | Path | None = None, max_pixels: int = MAX_PIXELS
-) -> Tensor:
+def decompress_latents(data: bytes, *, checkpoint: str | Path | None = None, max_pixels: int = MAX_PIXELS) -> Tensor:
     """The latents (1, c, h, w) float32 of a LIVE file; of a picture's file, the latents its autoencoder would decode."""
     file = unpack(data, max_pixels)
     codec = _codec_of(file, checkpoint)
@@ -111,9 +109,7 @@ def decompress_latents(
     return _read_latents(file, codec, height, width)
 
 
-def estimate_bits(
-    picture: Any, quality: int | None = None, *, checkpoint: str | Path | None = None
-) -> float:
+def estimate_bits(picture: Any, quality: int | None = None, *, checkpoint: str | Path | None = None) -> float:
     """The bits that the tables charge for a picture's symbols (Count port); the real file adds the header."""
     codec, port = _codec(quality, checkpoint), Count()
     codec.encode(port, _encode_padded(_autoencoder(codec, None), to_tensor(as_picture(picture))))

@@ -22,7 +22,9 @@ def write_artefact(path: str | Path, tensors: dict[str, Tensor], card: dict[str,
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = save({name: t.detach().contiguous() for name, t in tensors.items()}, {CARD_KEY: json.dumps(card, sort_keys=True)})
+    data = save(
+        {name: t.detach().contiguous() for name, t in tensors.items()}, {CARD_KEY: json.dumps(card, sort_keys=True)}
+    )
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(handle, "wb") as file:
         file.write(data)
@@ -39,7 +41,7 @@ def read_artefact(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[
     try:
         with safe_open(str(path), framework="pt") as file:
             card = json.loads((file.metadata() or {}).get(CARD_KEY, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a handle, not a dict
     except (SafetensorError, OSError, ValueError):
         raise ModelError(f"{path} is not a readable safetensors checkpoint") from None
     if card.get("kind") != kind:

@@ -91,4 +91,3 @@ class Read(Port):
 
 def _clip(symbols: np.ndarray) -> np.ndarray:
     return np.clip(symbols, -SYMBOL_LIMIT, SYMBOL_LIMIT).astype(np.int32)
-

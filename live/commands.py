@@ -58,7 +58,7 @@ def _compress_folder(args: Namespace) -> int:
         except OSError as error:
             raise OutputError(f"cannot write below {target}: {error.strerror}") from None
     for source, size, pixels in rows:
-        print(f"{str(source.relative_to(args.input)):40} {size:10d} bytes {8 * size / pixels:8.4f} bpp")
+        print(f"{source.relative_to(args.input)!s:40} {size:10d} bytes {8 * size / pixels:8.4f} bpp")
     total, area = sum(row[1] for row in rows), sum(row[2] for row in rows)
     if rows:
         print(f"{len(rows)} pictures, {total} bytes, {8 * total / area:.4f} bpp")
@@ -182,7 +182,7 @@ def pack_latents(args: Namespace) -> int:
     return 0
 
 
-def _read_tensor(path: Path, key: str | None):  # noqa: ANN202 - a torch.Tensor, imported late
+def _read_tensor(path: Path, key: str | None):
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -210,5 +210,3 @@ def unpack_latents(args: Namespace) -> int:
     write_atomic(output, save({"latents": latents.contiguous()}))
     print(f"{output}: latents {tuple(latents.shape)} float32")
     return 0
-
-

@@ -53,7 +53,9 @@ def parse(kind: type[T], values: dict[str, Any], where: str = "") -> T:
     try:
         return kind(**parsed)
     except TypeError:
-        missing = [n for n, f in fields.items() if n not in parsed and f.default is f.default_factory is dataclasses.MISSING]
+        missing = [
+            n for n, f in fields.items() if n not in parsed and f.default is f.default_factory is dataclasses.MISSING
+        ]
         raise ConfigError(f"missing setting {where}{', '.join(missing)}") from None
 
 

@@ -9,7 +9,26 @@ from pathlib import Path
 from .errors import InputError, OutputError
 
 PICTURE_SUFFIXES = frozenset(
-    ".png .jpg .jpeg .webp .bmp .tif .tiff .gif .ppm .pgm .pbm .pnm .tga .jp2 .avif .heic .heif .ico".split()
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".tga",
+        ".jp2",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".ico",
+    ]
 )
 
 

@@ -60,7 +60,7 @@ def read_picture(source: str | Path | bytes | Image.Image, alpha: str | None = N
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:
-    """ "white", "black" or "#rrggbb" as (red, green, blue), 0 to 255; InputError otherwise."""
+    """A colour, "white", "black" or "#rrggbb", as (red, green, blue), 0 to 255; InputError otherwise."""
     if text in COLOURS:
         return COLOURS[text]
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):

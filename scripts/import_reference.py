@@ -35,7 +35,9 @@ def import_reference(source: Path, output: Path, vae: str) -> LivePaper:
     except (KeyError, AttributeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{source} is not a checkpoint of the LIVE reference: {str(error).splitlines()[0]}") from None
     if missing or unexpected:
-        raise ModelError(f"{source} is not a checkpoint of the LIVE reference: {(missing or unexpected)[0]} does not fit")
+        raise ModelError(
+            f"{source} is not a checkpoint of the LIVE reference: {(missing or unexpected)[0]} does not fit"
+        )
     card = {"quality": 0, "autoencoder": None, "autoencoder_name": vae, "factor": 8, "source": source.name}
     export_codec(codec, output, card, half=False)
     return codec
@@ -45,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Import a checkpoint of the public LIVE reference.")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("-o", "--output", type=Path, help="default: beside the input, suffix .safetensors")
-    parser.add_argument("--vae", default="sd-vae-ft-mse-01", help="the autoencoder it was trained on (%(default)s: fed [0, 1])")
+    parser.add_argument(
+        "--vae", default="sd-vae-ft-mse-01", help="the autoencoder it was trained on (%(default)s: fed [0, 1])"
+    )
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing output")
     args = parser.parse_args(argv)
     name = args.checkpoint.name.removesuffix(".tar").removesuffix(".pth")

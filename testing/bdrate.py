@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from live.errors import InputError
+
 from .command import Parser, run
 from .results import METRICS, REFERENCES, load, mean_per_setting, select
 
@@ -75,7 +77,13 @@ def compare(args: argparse.Namespace) -> tuple[float | None, float, int]:
     """BD-rate, overlap and number of pictures for the command's arguments."""
     points = select(load(args.points), [args.anchor, args.test], args.reference, args.dataset)
     means = mean_per_setting(points)
-    percent, overlap = bd_rate(*(means[means["codec"] == codec] for codec in (args.anchor, args.test)), args.metric)
+    curves = [means[means["codec"] == codec] for codec in (args.anchor, args.test)]
+    for codec, curve in zip((args.anchor, args.test), curves, strict=True):
+        if curve[args.metric].isna().all():
+            raise InputError(
+                f"the results hold no {args.metric} of {codec}; measure it with: python -m testing.evaluate"
+            )
+    percent, overlap = bd_rate(*curves, args.metric)
     return percent, overlap, points["picture"].nunique()
 
 

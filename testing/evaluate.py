@@ -7,25 +7,32 @@ where it stopped. Remove OUT to measure anew.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
+from signal import SIG_IGN, SIGINT, signal
 
 import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+import live
 from live.errors import InputError, ModelError, OutputError
 from live.files import picture_files, write_atomic
+from live.media import read_picture, to_tensor
+from live.metrics import distortion, perceptual
 
 from . import results
+from .anchors import ANCHORS
 from .command import Parser, run
-from .ours import codec_of
+from .ours import OURS, codec_of
 from .results import METRICS, REFERENCES, Point
 
 POINTS = "points.csv"
@@ -34,9 +41,6 @@ FILES = "files"
 
 def score(image: Image.Image, reference: Image.Image, metrics: list[str]) -> dict[str, float | None]:
     """Metrics of a decoded picture against a reference of the same size; None where the picture is too small."""
-    from live.media import to_tensor
-    from live.metrics import distortion, perceptual
-
     functions = {
         "psnr": lambda: distortion.psnr,
         "ms_ssim": lambda: distortion.ms_ssim,
@@ -51,7 +55,10 @@ def score(image: Image.Image, reference: Image.Image, metrics: list[str]) -> dic
 
 @dataclass(frozen=True)
 class Job:
-    """One file to make: a picture, a codec's name and setting, and the references that are still to be scored."""
+    """One file to make: a picture and its name in the tables, a codec as the user named it, a setting.
+
+    references: those that are still to be scored.
+    """
 
     picture: Path
     name: str
@@ -59,19 +66,67 @@ class Job:
     setting: int
     references: tuple[str, ...]
 
-    def file(self, out: Path) -> Path:
-        """Where the coded file goes."""
-        codec = codec_of(self.codec)
-        return out / FILES / codec.name / f"{self.name}_q{self.setting}{codec.suffix}"
+
+def coded_file(out: Path, codec: str, name: str, setting: int) -> Path:
+    """Where the coded file of a picture is kept."""
+    peer = codec_of(codec)
+    return out / FILES / peer.name / f"{name}_q{setting}{peer.suffix}"
+
+
+def decode_file(codec: str, path: Path) -> tuple[Image.Image, float]:
+    """What a file decodes to, and in how many seconds."""
+    data = path.read_bytes()
+    start = time.perf_counter()
+    image = codec_of(codec).decode(data)
+    return image, time.perf_counter() - start
+
+
+@lru_cache(maxsize=4)
+def _reference(kind: str, picture: Path) -> Image.Image:
+    image = read_picture(picture)
+    return live.autoencode(image) if kind == "autoencoder" else image
+
+
+class Evaluation:
+    """Makes, decodes and scores files below ``out``; the decoder is a process of its own, fed with paths alone."""
+
+    def __init__(self, dataset: str, out: Path, metrics: list[str]):
+        self.dataset, self.out, self.metrics = dataset, out, metrics
+        # Ctrl-C is for this process; it ends the other.
+        self.decoder = ProcessPoolExecutor(1, get_context("spawn"), signal, (SIGINT, SIG_IGN))
+        self.warm: set[tuple[str, int]] = set()
+
+    def measure(self, job: Job) -> list[Point]:
+        """One point a reference. The first file of a codec at a setting is made twice, so that no load is timed."""
+        codec, image = codec_of(job.codec), _reference("original", job.picture)
+        path = coded_file(self.out, job.codec, job.name, job.setting)
+        for _ in range(1 if (job.codec, job.setting) in self.warm else 2):
+            start = time.perf_counter()
+            data = codec.encode(image, job.setting)
+            encode_s = time.perf_counter() - start
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, data)
+            decoded, decode_s = self._decode(job.codec, path)
+        self.warm.add((job.codec, job.setting))
+        if decoded.size != image.size:
+            raise ModelError(f"{codec.name} decodes {path} to {decoded.size}, not {image.size}; no point is taken")
+        points = []
+        for reference in job.references:
+            figures = score(decoded, _reference(reference, job.picture), self.metrics)
+            size, (width, height) = path.stat().st_size, image.size
+            row = (self.dataset, job.name, codec.name, job.setting, reference, width, height, size)
+            points.append(Point(*row, 8 * size / (width * height), **figures, encode_s=encode_s, decode_s=decode_s))
+        return points
+
+    def _decode(self, codec: str, path: Path) -> tuple[Image.Image, float]:
+        try:
+            return self.decoder.submit(decode_file, codec, path).result()
+        except BrokenProcessPool:
+            raise ModelError(f"the decoder's process ended while decoding {path} (out of memory?)") from None
 
 
 def evaluate(
-    data: Path,
-    codecs: list[str],
-    out: Path,
-    metrics: list[str],
-    references: list[str],
-    limit: int | None = None,
+    data: Path, codecs: list[str], out: Path, metrics: list[str], references: list[str], limit: int | None = None
 ) -> pd.DataFrame:
     """Measure what is not yet in OUT/points.csv; returns all its points.
 
@@ -85,26 +140,59 @@ def evaluate(
     except OSError as error:
         raise OutputError(f"cannot make the folder {out}: {error.strerror}") from None
     done = results.measured(results.load(table), metrics) if table.exists() else set()
-    jobs = list(_jobs(data, pictures, codecs, references, done))
-    with ProcessPoolExecutor(1, get_context("spawn")) as decoder:
+    evaluation = Evaluation(data.resolve().name, out, metrics)
+    jobs = []
+    for picture, codec in itertools.product(pictures, codecs):
+        name, peer = picture.relative_to(data).as_posix(), codec_of(codec)
+        for setting in peer.settings:
+            row = (evaluation.dataset, name, peer.name, setting)
+            missing = tuple(reference for reference in references if (*row, reference) not in done)
+            jobs += [Job(picture, name, codec, setting, missing)] * bool(missing)
+    with evaluation.decoder:
         for job in tqdm(jobs, desc="evaluate", unit="file", file=sys.stderr, disable=not jobs):
-            for point in _measure(job, data.resolve().name, out, metrics, decoder):
+            for point in evaluation.measure(job):
                 results.append(table, point)
     return results.load(table)
 
 
-def _jobs(
-    data: Path, pictures: list[Path], codecs: list[str], references: list[str], done: set[tuple[object, ...]]
-) -> Iterator[Job]:
-    for picture in pictures:
-        name = picture.relative_to(data).as_posix()
-        for codec in map(codec_of, codecs):
-            for setting in codec.settings:
-                row = (data.resolve().name, name, codec.name, setting)
-                missing = tuple(reference for reference in references if (*row, reference) not in done)
-                if missing:
-                    yield Job(picture, name, codecs[0] if False else codec.name, setting, missing)
+def tables(points: pd.DataFrame, metrics: list[str]) -> str:
+    """Markdown: for each dataset and reference a heading and one row a codec and setting, averaged over pictures."""
+    parts = []
+    for (dataset, reference), means in results.mean_per_setting(points).groupby(["dataset", "reference"], sort=False):
+        parts.append(f"{dataset}, {REFERENCES[reference]}\n\n{results.markdown(means, metrics)}")
+    return "\n\n".join(parts)
+
+
+def _names(text: str, known: Iterable[str], what: str) -> list[str]:
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in known:
+            raise InputError(f"unknown {what} {name}; choose from {', '.join(known)}")
+    return names
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = Parser(prog="python -m testing.evaluate", description="Measure codecs over a folder, through real files.")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of pictures")
+    parser.add_argument(
+        "--codecs", default="live_plus,jpeg,webp", metavar="A,B", help=f"of {', '.join(OURS | ANCHORS)}"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for points.csv and files/")
+    parser.add_argument("--metrics", default="psnr,lpips_alex", metavar="A,B", help=f"of {', '.join(METRICS)}")
+    parser.add_argument("--reference", default="original", metavar="A,B", help=f"of {', '.join(REFERENCES)}")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
+    args = parser.parse_args(argv)
+    if args.limit is not None and args.limit < 1:
+        raise InputError("--limit must be at least 1")
+    metrics = _names(args.metrics, METRICS, "metric")
+    references = _names(args.reference, REFERENCES, "reference")
+    codecs = [name for name in args.codecs.split(",") if name]
+    points = evaluate(args.data, codecs, args.out, metrics, references, args.limit)
+    print(tables(points, metrics))
+    print(f"\nevery point: {args.out / POINTS}")
+    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(lambda: 0))
+    raise SystemExit(run(main))

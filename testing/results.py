@@ -86,7 +86,7 @@ def load(path: Path) -> pd.DataFrame:
     InputError when the file is missing or is no such table.
     """
     try:
-        points = pd.read_csv(path, dtype={name: str for name in KEY if name != "setting"}, on_bad_lines="skip")
+        points = pd.read_csv(path, dtype={name: str for name in KEY if name != "setting"})
     except FileNotFoundError:
         raise InputError(f"there are no results at {path}; make them with: python -m testing.evaluate") from None
     except (ValueError, OSError):

@@ -100,8 +100,12 @@ def test_bad_inputs(tmp_path, capsys):
         assert name in refused(capsys, "compress", tmp_path / name)
     assert "--alpha" in refused(capsys, "compress", tmp_path / "clear.png")
     assert "unknown quality 99" in refused(capsys, "compress", tmp_path / "whole.png", "-q", "99")
-    assert "no checkpoint" in refused(capsys, "compress", tmp_path / "whole.png", "--checkpoint", tmp_path / "no.safetensors")
-    assert "not a readable" in refused(capsys, "compress", tmp_path / "whole.png", "--checkpoint", tmp_path / "text.png")
+    assert "no checkpoint" in refused(
+        capsys, "compress", tmp_path / "whole.png", "--checkpoint", tmp_path / "no.safetensors"
+    )
+    assert "not a readable" in refused(
+        capsys, "compress", tmp_path / "whole.png", "--checkpoint", tmp_path / "text.png"
+    )
     assert "known" in refused(capsys, "compress", tmp_path / "whole.png", "--vae", "nonsense")
     assert "does not exist" in refused(capsys, "compress", tmp_path / "whole.png", "-o", tmp_path / "no" / "x.live")
     assert sorted(tmp_path.rglob("*")) == before
@@ -159,9 +163,7 @@ def test_usage_errors_are_one_line(capsys):
 def test_help_and_info_do_not_load_torch(tmp_path):
     photo(30, 30).save(tmp_path / "photo.png")
     main(["compress", str(tmp_path / "photo.png"), "-q", "1"])
-    script = (
-        "import sys; from live.__main__ import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules; exit(code)"
-    )
+    script = "import sys; from live.__main__ import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules; exit(code)"
     for arguments in (["info", str(tmp_path / "photo.live")], ["models"]):
         done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -153,7 +153,9 @@ def test_import_of_a_reference_checkpoint(tmp_path, legacy):
     if legacy:
         names = {"matrices.": "_matrix", "biases.": "_bias", "factors.": "_factor"}
         for new, old in names.items():
-            state = {key.replace(f"entropy_bottleneck.{new}", f"entropy_bottleneck.{old}"): v for key, v in state.items()}
+            state = {
+                key.replace(f"entropy_bottleneck.{new}", f"entropy_bottleneck.{old}"): v for key, v in state.items()
+            }
     source = tmp_path / "checkpoint_1e-3.pth.tar"
     torch.save({"epoch": 3, "state_dict": state}, source)
     assert import_reference.main([str(source)]) == 0

@@ -92,16 +92,29 @@ def test_kill_9_and_resume(photos, tmp_path):
     """A real process, killed without warning, goes on with the loss sequence of one that was not."""
     config = tmp_path / "tiny.yaml"
     config.write_text(TINY.replace("steps: 6", "steps: 16").replace("validate_every: 3", "validate_every: 4"))
-    command = [sys.executable, "-m", "training.train_autoencoder", "--config", str(config), "--data", str(photos), "--run"]
+    command = [
+        sys.executable,
+        "-m",
+        "training.train_autoencoder",
+        "--config",
+        str(config),
+        "--data",
+        str(photos),
+        "--run",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, str(tmp_path / "killed")], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "killed")], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (tmp_path / "killed" / "state.pt").exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     for run in ("killed", "whole"):
-        subprocess.run([*command, str(tmp_path / run)], cwd=ROOT, env=environment, check=True, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [*command, str(tmp_path / run)], cwd=ROOT, env=environment, check=True, stderr=subprocess.DEVNULL
+        )
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
     assert len(losses(tmp_path / "whole")) == 16
 
@@ -161,7 +174,9 @@ def test_train_export_and_use(photos, tmp_path, monkeypatch):
     fine = released / "live_plus_q2.safetensors"
     export.main(["codec", "--run", str(tmp_path / "q2"), "-o", str(fine), "--quality", "2"])
     train_codec.main(["--mu", "0.8", *options, "--run", str(tmp_path / "q1"), "--init", str(fine)])
-    export.main(["codec", "--run", str(tmp_path / "q1"), "-o", str(released / "live_plus_q1.safetensors"), "--quality", "1"])
+    export.main(
+        ["codec", "--run", str(tmp_path / "q1"), "-o", str(released / "live_plus_q1.safetensors"), "--quality", "1"]
+    )
     assert live.qualities() == [1, 2]
     coarse, finer = (live.compress(photo(70, 50), quality=q) for q in (1, 2))
     assert len(coarse) < len(finer)

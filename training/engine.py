@@ -113,7 +113,9 @@ class Engine:
         loss, figures, files = self.stage.loss(self.step)
         if not torch.isfinite(loss):
             names = ", ".join(str(f) for f in files)
-            raise TrainingDiverged(f"loss is {loss.item()} at step {self.step} on {names}; last good: {self.state_path}")
+            raise TrainingDiverged(
+                f"loss is {loss.item()} at step {self.step} on {names}; last good: {self.state_path}"
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
@@ -186,5 +188,10 @@ class Engine:
 
     def _record_run(self) -> None:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-        record = {"config": self.config, "commit": commit, "torch": torch.__version__, "python": platform.python_version()}
+        record = {
+            "config": self.config,
+            "commit": commit,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }
         (self.folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -1,7 +1,7 @@
 """Turn a training state into released weights: the averaged weights in fp16, with a card that says how they came about.
 
-    python -m training.export autoencoder --run runs/compact -o checkpoints/compact.safetensors --data DIR
-    python -m training.export codec --run runs/plus-0.3 -o checkpoints/live_plus_q3.safetensors --quality 3
+python -m training.export autoencoder --run runs/compact -o checkpoints/compact.safetensors --data DIR
+python -m training.export codec --run runs/plus-0.3 -o checkpoints/live_plus_q3.safetensors --quality 3
 """
 
 from __future__ import annotations

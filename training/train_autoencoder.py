@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from live.config import load_yaml, parse
 from live.errors import LiveError
 from live.files import picture_files
-from live.latents.compact_net import FACTOR, CompactConfig, CompactNet, patch_components
+from live.latents.compact_net import CompactConfig, CompactNet, patch_components
 from live.priors.hyper import Hyperprior
 
 from .data import Photos, center_crops, is_validation

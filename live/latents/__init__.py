@@ -86,7 +86,7 @@ def _load_registered(name: str, dtype: str) -> Autoencoder:
 
         if local is None or not local.is_dir():
             raise ModelError(
-                f"{name} needs its .pth pair: set LIVE_VAE_DIR to the folder with {entry.source}/ in it, or give its path"
+                f"{name} needs its .pth pair: set LIVE_VAE_DIR to the folder with {entry.source} in it, or give a path"
             )
         return TinyAutoencoderPth(local, name, dtype)
     from .diffusers import DiffusersAutoencoder

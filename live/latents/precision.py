@@ -14,7 +14,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """ "float32", "float16" or "bfloat16" (or the torch dtype itself) as a torch dtype; InputError otherwise."""
+    """The torch dtype called "float32", "float16" or "bfloat16" (or given as such); InputError for any other."""
     if dtype in DTYPES.values():
         return dtype  # type: ignore[return-value]
     if dtype not in DTYPES:

@@ -26,6 +26,7 @@ from .precision import GuardedNet, parse_dtype
 from .statistics import find_statistics
 
 State = dict[str, Tensor]
+PROBE = 64
 POOL_GROUPS = 4
 """GroupNorm groups of the mid-block pool: the one number that no shape tells."""
 _BLOCK_KEY = re.compile(r"(conv\.[024]\.(weight|bias)|skip\.weight|pool\.(0\.weight|1\.(weight|bias)|3\.weight))")
@@ -52,11 +53,10 @@ class TinyAutoencoderPth(Autoencoder):
         encoder, decoder = (_read_state(path) for path in paths)
         self.name = name or str(folder)
         encoder_net, decoder_net = build_encoder(encoder, paths[0]), build_decoder(decoder, paths[1])
-        self.channels, self.factor = _channels(encoder_net)[1], _factor(encoder_net)
-        if (self.channels, self.factor) != (_channels(decoder_net)[0], _factor(decoder_net)):
+        _, self.channels, side, _ = _probe(encoder_net, (1, 3, PROBE, PROBE), paths[0])
+        self.factor = PROBE // side
+        if _probe(decoder_net, (1, self.channels, side, side), paths[1]) != (1, 3, PROBE, PROBE):
             raise ModelError(f"the encoder and the decoder in {folder} do not belong together; fetch both files again")
-        if _channels(encoder_net)[0] != 3 or _channels(decoder_net)[1] != 3:
-            raise ModelError(f"the autoencoder in {folder} is not one of RGB pictures; choose another")
         clamp = "3tanh" if isinstance(decoder_net[0], Clamp) else "none"
         self.conventions = {"input_range": "0..1", "scale": 1.0, "shift": 0.0, "clamp": clamp}
         tensors = {f"encoder.{key}": value for key, value in encoder.items()}
@@ -131,21 +131,21 @@ def build_decoder(state: State, where: Path) -> nn.Sequential:
 def _build(state: State, where: Path, upsamples: bool) -> nn.Sequential:
     kinds = _layer_kinds(state, where)
     layers: list[nn.Module] = []
-    for index, kind in enumerate(kinds):
-        following = f"{index + 1}.bias" not in state and kinds[index + 1 : index + 2] == ["conv"]
-        if kind == "block":
-            layers.append(Block(state, str(index)))
-        elif kind == "conv":
-            strided = f"{index}.bias" not in state or kinds[index + 1 : index + 2] == ["none"]
-            layers.append(_conv(state, str(index), stride=2 if strided and not upsamples else 1))
-        elif upsamples and index == 0:
-            layers.append(Clamp())
-        else:
-            layers.append(nn.Upsample(scale_factor=2.0) if upsamples and following else nn.ReLU())
-    net = nn.Sequential(*layers)
     try:
+        for index, kind in enumerate(kinds):
+            if kind == "block":
+                layers.append(Block(state, str(index)))
+            elif kind == "conv":
+                strided = f"{index}.bias" not in state or kinds[index + 1 : index + 2] == ["none"]
+                layers.append(_conv(state, str(index), stride=2 if strided and not upsamples else 1))
+            elif upsamples and index == 0:
+                layers.append(Clamp())
+            else:
+                unbiased = kinds[index + 1] == "conv" and f"{index + 1}.bias" not in state
+                layers.append(nn.Upsample(scale_factor=2.0) if upsamples and unbiased else nn.ReLU())
+        net = nn.Sequential(*layers)
         net.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         raise ModelError(f"{where} does not hold a TAESD-family network; its tensors do not fit together") from None
     return net
 
@@ -176,15 +176,13 @@ def _conv(state: State, prefix: str, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=f"{prefix}.bias" in state)
 
 
-def _channels(net: nn.Sequential) -> tuple[int, int]:
-    """Input channels of the first convolution, output channels of the last."""
-    convolutions = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
-    return convolutions[0].in_channels, convolutions[-1].out_channels
-
-
-def _factor(net: nn.Sequential) -> int:
-    halved = sum(isinstance(layer, nn.Conv2d) and layer.stride == (2, 2) for layer in net)
-    return 2 ** (halved + sum(isinstance(layer, nn.Upsample) for layer in net))
+@torch.inference_mode()
+def _probe(net: nn.Module, shape: tuple[int, ...], where: Path) -> tuple[int, ...]:
+    """The shape that the network makes of zeros of ``shape``; ModelError when its layers do not fit it."""
+    try:
+        return tuple(net(torch.zeros(shape)).shape)
+    except RuntimeError:
+        raise ModelError(f"{where} does not fit pictures or latents of shape {shape}; fetch both files again") from None
 
 
 def _read_state(path: Path) -> State:

@@ -98,7 +98,7 @@ class Hyperprior(nn.Module):
     def forward(self, y: Tensor) -> Estimate:
         """Differentiable estimate: noise for the rate, straight-through rounding for y_hat (Minnen & Singh 2020)."""
         z = self.h_a(y)
-        z_noisy, z_likelihoods = self.entropy_bottleneck(z)
+        _, z_likelihoods = self.entropy_bottleneck(z)
         features = self.features(round_ste(z))
         means, indices = self.parameters_of(features)
         y_hat = round_ste(y - means) + means

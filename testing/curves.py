@@ -1,0 +1,168 @@
+"""Figures: rate-distortion curves from the table of results, and pictures side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from PIL import Image
+
+from live.errors import InputError
+
+from .ours import codec_of
+from .results import METRICS, REFERENCES, mean_per_setting
+
+COLOURS = {
+    "live_plus": "#d1495b",
+    "jpeg": "#7f7f7f",
+    "jpeg444": "#b5b5b5",
+    "webp": "#2e7fb8",
+    "heif": "#e0a100",
+    "avif": "#3a9d5d",
+    "jxl": "#8c5fb0",
+    "vvc": "#3b3b58",
+}
+"""One colour a codec in every figure; codecs that are not named here take ``OTHERS`` in turn."""
+OTHERS = ("#d97ba6", "#59b3b3", "#a0722a", "#6b8e23")
+STYLE = {
+    "font.size": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "svg.hashsalt": "live",
+}
+TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+def rd_plot(
+    points: pd.DataFrame, metrics: list[str], path: Path, *, reference: str = "original", log_rate: bool = True
+) -> None:
+    """Draw one panel a metric over bpp: means per setting over the pictures, each curve labelled at its end.
+
+    points: as ``results.load`` gives them, of one dataset. The reference is named in the title. The format follows the
+    suffix of ``path`` (.png, .pdf, .svg). InputError when there is nothing to draw.
+    """
+    means = mean_per_setting(points[points["reference"] == reference])
+    if means.empty:
+        raise InputError(f"there are no points {REFERENCES[reference]} to draw")
+    for metric in metrics:
+        if means[metric].isna().all():
+            raise InputError(f"the results hold no {metric}; run testing.evaluate with it")
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 3.6), squeeze=False)
+        for axis, metric in zip(axes[0], metrics, strict=True):
+            _panel(axis, means.dropna(subset=[metric]), metric, log_rate)
+        pictures = int(means["pictures"].max())
+        title = f"{', '.join(means['dataset'].unique())}, {pictures} pictures, {REFERENCES[reference]}"
+        figure.suptitle(title.replace("1 pictures", "1 picture") if pictures == 1 else title, fontsize=9)
+        figure.tight_layout()
+        for axis in axes[0]:
+            _part_labels(axis)
+        figure.savefig(path, dpi=200)
+        plt.close(figure)
+
+
+def _panel(axis: Axes, means: pd.DataFrame, metric: str, log_rate: bool) -> None:
+    others = iter(OTHERS * len(means))
+    for codec, curve in means.groupby("codec", sort=False):
+        colour = COLOURS.get(codec) or next(others)
+        ours = codec not in COLOURS or codec == "live_plus"
+        width, marker, order = (2.0, 4.5, 3) if ours else (1.2, 3, 2)
+        axis.plot(curve["bpp"], curve[metric], "o-", color=colour, linewidth=width, markersize=marker, zorder=order)
+        end = (curve["bpp"].iloc[-1], curve[metric].iloc[-1])
+        weight = "bold" if ours else "normal"
+        halo = [withStroke(linewidth=2.5, foreground="white")]
+        axis.annotate(_label(codec), end, (5, 0), textcoords="offset points", color=colour, weight=weight,
+                      va="center", fontsize=8, annotation_clip=False, path_effects=halo)  # fmt: skip
+    low, high = means["bpp"].min(), means["bpp"].max()
+    if log_rate:
+        axis.set_xscale("log")
+        axis.set_xlim(low / 1.15, high * (high / low) ** 0.4)  # room for the labels
+        axis.set_xticks([tick for tick in TICKS if low / 1.15 <= tick <= high * 1.15])
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_xlim(0, high * 1.34)
+    axis.set_xlabel("rate (bits per pixel, whole files)")
+    direction = "higher" if METRICS[metric].higher_is_better else "lower"
+    axis.set_ylabel(f"{METRICS[metric].label}, {direction} is better")
+
+
+def _label(codec: str) -> str:
+    try:
+        return codec_of(codec).label
+    except InputError:
+        return codec
+
+
+def _part_labels(axis: Axes) -> None:
+    """Shift labels up or down until they stand apart: those that would touch become a stack around their mean height."""
+    axis.figure.canvas.draw()
+    boxes = {label: label.get_window_extent() for label in axis.texts}
+    pitch = max(box.height for box in boxes.values()) + 1
+    heights = {label: (box.y0 + box.y1) / 2 for label, box in boxes.items()}
+    stacks: list[list[Text]] = []
+
+    def middle(stack: list[Text]) -> float:
+        half, frame = len(stack) * pitch / 2, axis.get_window_extent()
+        return min(max(sum(heights[label] for label in stack) / len(stack), frame.y0 + half), frame.y1 - half)
+
+    for label in sorted(heights, key=heights.__getitem__):
+        stacks.append([label])
+        while len(stacks) > 1 and middle(stacks[-1]) - middle(stacks[-2]) < sum(map(len, stacks[-2:])) * pitch / 2:
+            stacks[-2:] = [stacks[-2] + stacks[-1]]
+    for stack in stacks:
+        for place, label in enumerate(stack):
+            height = middle(stack) + (place - (len(stack) - 1) / 2) * pitch
+            label.set_position((5, (height - heights[label]) * 72 / axis.figure.dpi))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a comparison, RGB, and the lines (two at most) that are written under it."""
+
+    picture: Image.Image
+    caption: str
+
+
+def side_by_side(rows: list[list[Panel]], path: Path, crop: tuple[int, int] = (320, 256)) -> None:
+    """Draw rows of panels: the same middle ``crop`` (width, height in px) of each picture of a row, pixel by pixel.
+
+    The middle, so that no part is chosen for how it looks. InputError when there is nothing to draw.
+    """
+    if not rows or not rows[0]:
+        raise InputError("there are no pictures to put side by side")
+    width, gap, caption = 2.3, 0.05, 0.4  # inches
+    columns, height = max(map(len, rows)), width * crop[1] / crop[0]
+    size = (columns * (width + gap) + gap, len(rows) * (height + caption) + gap)
+    figure = plt.figure(figsize=size)
+    for line, row in enumerate(rows):
+        for column, panel in enumerate(row):
+            left, top = gap + column * (width + gap), size[1] - gap - line * (height + caption)
+            box = (left / size[0], (top - height) / size[1], width / size[0], height / size[1])
+            axis = figure.add_axes(box)
+            axis.set_axis_off()
+            axis.imshow(_middle(panel.picture, crop), interpolation="nearest")
+            place = ((left + width / 2) / size[0], (top - height - 0.04) / size[1])
+            figure.text(*place, panel.caption, ha="center", va="top", fontsize=7.5, linespacing=1.25)
+    figure.savefig(path, dpi=2 * crop[0] / width)
+    plt.close(figure)
+
+
+def _middle(picture: Image.Image, crop: tuple[int, int]) -> Image.Image:
+    width, height = (min(size, limit) for size, limit in zip(picture.size, crop, strict=True))
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))

@@ -1,0 +1,114 @@
+"""``python -m testing.quickstart``: the whole chain on a few photos, with real files, a table and two figures.
+
+Photos: ``--data``, else Kodak (``LIVE_KODAK``, or kodak/ once fetched), else photos that scikit-image ships. Each is
+compressed at every embedded quality to a .live file and, beside it, by JPEG and WebP; the files are decoded from disk
+by another process and scored against the originals.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from kodak.fetch import kodak_dir
+from live.errors import InputError
+from live.files import picture_files
+from live.media import read_picture
+
+from .anchors import ANCHORS
+from .command import Parser, run
+from .curves import Panel, rd_plot, side_by_side
+from .evaluate import FILES, POINTS, coded_file, evaluate, score, tables
+from .ours import codec_of
+
+CODEC = "live_plus"
+PEERS = ("jpeg", "webp")
+METRICS = ["psnr", "lpips_alex"]
+LIMIT = 8
+SHOWN = 3
+DIALS = {"jpeg": range(1, 96), "webp": [tenth / 10 for tenth in range(951)]}
+"""The qualities among which the file of nearest size is looked for; those of WebP need not be whole."""
+
+
+def photos(out: Path, data: Path | None) -> Path:
+    """The folder of photos to use; scikit-image's own go to OUT/scikit-image as PNG. InputError if there are none."""
+    folder = data or kodak_dir()
+    if folder:
+        return folder
+    try:
+        from skimage import data as shipped
+    except ImportError:
+        raise InputError("no photos: give a folder with --data, set LIVE_KODAK, or install scikit-image") from None
+    arrays = {name: getattr(shipped, name)() for name in ("astronaut", "chelsea", "coffee", "rocket")}
+    arrays["motorcycle"] = shipped.stereo_motorcycle()[0]
+    folder = out / "scikit-image"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        Image.fromarray(array).save(folder / f"{name}.png")
+    return folder
+
+
+def nearest_size(peer: str, image: Image.Image, size: int) -> bytes:
+    """The file of JPEG or WebP whose number of bytes is nearest to ``size``, found by halving the codec's dial."""
+    encode = partial(ANCHORS[peer].encode, image)
+    place = bisect_left(DIALS[peer], size, key=lambda quality: len(encode(quality)))
+    candidates = map(encode, DIALS[peer][max(place - 1, 0) : place + 1])
+    return min(candidates, key=lambda data: abs(len(data) - size))
+
+
+def comparison(picture: Path, name: str, out: Path, points: pd.DataFrame) -> list[Panel]:
+    """Original, ours and the peers at about ours' size: ours at the lowest rate that JPEG can reach at all."""
+    image = read_picture(picture)
+    smallest = len(ANCHORS["jpeg"].encode(image, DIALS["jpeg"][0]))
+    ours = points[(points["codec"] == CODEC) & (points["picture"] == name)].sort_values("bytes")
+    reachable = ours[ours["bytes"] >= smallest]
+    chosen = (reachable.head(1) if len(reachable) else ours.tail(1)).iloc[0]
+    file = coded_file(out, CODEC, name, int(chosen["setting"])).read_bytes()
+    files = {CODEC: file} | {peer: nearest_size(peer, image, len(file)) for peer in PEERS}
+    panels = [Panel(image, f"{name}\noriginal, {image.width} x {image.height}")]
+    for codec, data in files.items():
+        decoded = codec_of(codec).decode(data)
+        distance = score(decoded, image, ["lpips_alex"])["lpips_alex"]
+        bpp = 8 * len(data) / (image.width * image.height)
+        shown = "" if distance is None else f", LPIPS-Alex {distance:.3f}"
+        panels.append(Panel(decoded, f"{codec_of(codec).label}\n{len(data)} bytes, {bpp:.3f} bpp{shown}"))
+    return panels
+
+
+def quickstart(out: Path, data: Path | None = None, limit: int = LIMIT) -> str:
+    """Do it all, into a fresh OUT/points.csv; returns the table. Raises LiveError."""
+    (out / POINTS).unlink(missing_ok=True)  # else retrained checkpoints would keep the old ones' figures
+    folder = photos(out, data)
+    points = evaluate(folder, [CODEC, *PEERS], out, METRICS, ["original"], limit)
+    table = tables(points, METRICS)
+    (out / "table.md").write_text(table + "\n")
+    rd_plot(points, METRICS, out / "rd.png")
+    pictures = picture_files(folder)[: min(limit, SHOWN)]
+    rows = [comparison(path, path.relative_to(folder).as_posix(), out, points) for path in pictures]
+    side_by_side(rows, out / "side_by_side.png")
+    return table
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = Parser(prog="python -m testing.quickstart", description="Compress a few photos and compare, in one go.")
+    parser.add_argument("--out", type=Path, default=Path("out/quickstart"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of photos; default: Kodak, else scikit-image's"
+    )
+    parser.add_argument("--limit", type=int, default=LIMIT, metavar="N", help="at most N photos; default: %(default)s")
+    args = parser.parse_args(argv)
+    if args.limit < 1:
+        raise InputError("--limit must be at least 1")
+    print(quickstart(args.out, args.data, args.limit))
+    print(f"\nfiles   {args.out / FILES / CODEC}/*.live\npoints  {args.out / POINTS}\ntable   {args.out / 'table.md'}")
+    print(f"figures {args.out / 'rd.png'}, {args.out / 'side_by_side.png'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
