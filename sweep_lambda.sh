@@ -11,7 +11,7 @@ source scripts/env.sh
 
 config=${1:-configs/live_plus.yaml}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- 0.1 0.2 0.4 0.8 1.6 3.2
+[ $# -gt 0 ] || set -- 0.03 0.1 0.3 0.8 2 5
 runs=${LIVE_RUNS:-runs}
 out=${LIVE_OUT:-checkpoints}
 name=$(basename "$config" .yaml)

@@ -92,6 +92,15 @@ def main(argv: list[str] | None = None) -> int:
     except LiveError as error:
         print(f"live: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of our output went away, as in: live models | head
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        print(f"live: {error.filename or 'the system'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("live: not enough memory for a picture of this size", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("live: interrupted; nothing half-written", file=sys.stderr)
         return 130

@@ -57,9 +57,9 @@ def decompress(
     """The picture (PIL, RGB, 8 bit, original size) of a LIVE file's bytes.
 
     checkpoint and vae: needed only when the file was made with others than the embedded ones. Raises NotLiveFile,
-    NewerFormat, UnknownModel, DamagedFile or DecodeMismatch.
+    NewerFormat, UnknownModel, DamagedFile or DecodeMismatch; InputError when the file holds latents.
     """
-    file = unpack(data, max_pixels)
+    file = unpack(bytes(data), max_pixels)
     if file.latents:
         raise InputError("the file holds latents, not a picture; use live.decompress_latents or: live latents unpack")
     codec = _codec_of(file, checkpoint)
@@ -93,14 +93,14 @@ def compress_latents(
         )
     if not torch.isfinite(tensor).all():
         raise InputError("the latents hold NaN or infinite values; check the pipeline that made them")
-    identity = _autoencoder(codec, vae).identity if vae is not None else codec.card.get("autoencoder", "")
+    identity = _autoencoder(codec, vae).identity if vae is not None else codec.card.get("autoencoder") or ""
     size = (tensor.shape[3], tensor.shape[2])
     return _pack(codec, tensor, size, identity, is_latents=True)
 
 
 def decompress_latents(data: bytes, *, checkpoint: str | Path | None = None, max_pixels: int = MAX_PIXELS) -> Tensor:
     """The latents (1, c, h, w) float32 of a LIVE file; of a picture's file, the latents its autoencoder would decode."""
-    file = unpack(data, max_pixels)
+    file = unpack(bytes(data), max_pixels)
     codec = _codec_of(file, checkpoint)
     height, width = file.height, file.width
     if not file.latents:
@@ -114,6 +114,11 @@ def estimate_bits(picture: Any, quality: int | None = None, *, checkpoint: str |
     codec, port = _codec(quality, checkpoint), Count()
     codec.encode(port, _encode_padded(_autoencoder(codec, None), to_tensor(as_picture(picture))))
     return port.bits
+
+
+def check_choice(quality: int | None, checkpoint: str | Path | None, vae: str | None) -> None:
+    """Load the codec and the autoencoder of a job before its first picture; InputError or ModelError if they do not do."""
+    _autoencoder(_codec(quality, checkpoint), vae)
 
 
 def autoencode(picture: Any, vae: str | Autoencoder = DEFAULT_VAE) -> Image.Image:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError
+from .files import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,14 +21,8 @@ def write_artefact(path: str | Path, tensors: dict[str, Tensor], card: dict[str,
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = save(
-        {name: t.detach().contiguous() for name, t in tensors.items()}, {CARD_KEY: json.dumps(card, sort_keys=True)}
-    )
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    weights = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, save(weights, {CARD_KEY: json.dumps(card, sort_keys=True)}))
 
 
 def read_artefact(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -50,8 +43,11 @@ def read_artefact(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """The card alone, without loading tensors or torch."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(min(length, 1 << 24)))
-    return json.loads(header.get("__metadata__", {}).get(CARD_KEY, "{}"))
+    """The card alone, without loading tensors or torch; ModelError when the file is not safetensors."""
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, 1 << 24)))
+        return json.loads(header.get("__metadata__", {}).get(CARD_KEY, "{}"))
+    except (OSError, ValueError, AttributeError):
+        raise ModelError(f"{path} is not a readable safetensors checkpoint") from None

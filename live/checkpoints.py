@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .artefact import read_artefact, read_card, write_artefact
-from .errors import InputError, ModelError, UnknownModel
+from .errors import ConfigError, InputError, ModelError, UnknownModel
 from .registry import embedded_dir
 
 if TYPE_CHECKING:
@@ -78,11 +78,17 @@ def load_codec(path: Path) -> LatentCodec:
     tensors, card = read_artefact(path, "codec")
     if identity_of(tensors, card.get("codec", "")) != card.get("identity"):
         raise ModelError(f"{path} is damaged: its weights do not have the hash that its card states")
-    codec = make_codec(card["codec"], card["config"])
-    codec.tables = {name: Tables.from_tensors(tensors, f"tables.{name}") for name in ("y", "z")}
+    try:
+        codec = make_codec(card["codec"], card["config"])
+        codec.tables = {name: Tables.from_tensors(tensors, f"tables.{name}") for name in ("y", "z")}
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise ModelError(f"{path} is not a codec checkpoint that this release reads: {error}") from None
     if set(tensors) != set(state_of(codec)):
         raise ModelError(f"{path} does not hold the weights that its card describes")
-    codec.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
+    try:
+        codec.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
+    except RuntimeError as error:
+        raise ModelError(f"{path} does not fit its card: {str(error).splitlines()[-1].strip()}") from None
     codec.card, codec.identity = card, card["identity"]
     return codec.eval().requires_grad_(False)
 

@@ -73,14 +73,15 @@ class Write(Port):
 class Read(Port):
     """Reads symbols back from ``Write``'s bytes. The caller has checked the bytes' CRC before.
 
-    rANS reads at most one 32-bit word a symbol, so zeros are appended for every symbol asked for: a stream shorter than
-    it claims runs into zeros, never past the end of memory, and the symbols' CRC then refuses it.
+    The decoder trusts its input, so zeros are appended: one 32-bit word for every symbol asked for, and 15 bytes for each
+    of the stream's, the most that its 4-bit escape digits can announce. A stream that claims more than it holds runs into
+    zeros, never past the end of memory, and the symbols' CRC then refuses it.
     """
 
     def __init__(self, stream: bytes, symbols: int) -> None:
         super().__init__()
         self._decoder = RansDecoder()
-        self._decoder.set_stream(stream + bytes(4 * symbols + 64))
+        self._decoder.set_stream(stream + bytes(4 * symbols + 16 * len(stream) + 4096))
 
     def _code(self, symbols: np.ndarray | None, indices: np.ndarray, tables: Tables) -> np.ndarray:
         read = np.array(self._decoder.decode_stream(indices.tolist(), *tables.lists), np.int32)

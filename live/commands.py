@@ -8,9 +8,13 @@ from argparse import Namespace
 from pathlib import Path
 
 from .errors import InputError, OutputError, UnknownModel
-from .files import check_output, picture_files, read_bytes, write_atomic
+from .files import check_output, picture_files, read_bytes, require_file, write_atomic
 
 LATENT_SUFFIX = ".safetensors"
+OUTPUT_FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
+    ".ppm": "PPM",
+}  # fmt: skip
 
 
 def compress(args: Namespace) -> int:
@@ -21,7 +25,7 @@ def compress(args: Namespace) -> int:
         args.key = None
         return pack_latents(args)
     output = args.output or args.input.with_suffix(".live")
-    read_bytes(args.input) if not args.input.is_file() else None
+    require_file(args.input)
     check_output(output, args.force)
     size, pixels = _compress_picture(args, args.input, output)
     print(f"{output}: {size} bytes, {8 * size / pixels:.4f} bpp")
@@ -34,6 +38,10 @@ def _compress_picture(args: Namespace, source: Path, output: Path) -> tuple[int,
 
     image = read_picture(source, alpha=args.alpha)
     data = api.compress(image, args.quality, checkpoint=args.checkpoint, vae=args.vae)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {output.parent}: {error.strerror}") from None
     write_atomic(output, data)
     return len(data), image.width * image.height
 
@@ -46,17 +54,21 @@ def _compress_folder(args: Namespace) -> int:
     target = args.output or args.input
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target} is a file; a folder of pictures needs a folder with -o")
+    from . import api
+    from .media import parse_colour
+
+    api.check_choice(args.quality, args.checkpoint, args.vae)
+    if args.alpha is not None:
+        parse_colour(args.alpha)
     rows, failures = [], []
     for source in tqdm(files, unit="picture", file=sys.stderr):
         output = target / source.relative_to(args.input).with_suffix(source.suffix + ".live")
         try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            check_output(output, args.force)
+            if output.exists():
+                check_output(output, args.force)
             rows.append((source, *_compress_picture(args, source, output)))
         except (InputError, OutputError) as error:
             failures.append(str(error))
-        except OSError as error:
-            raise OutputError(f"cannot write below {target}: {error.strerror}") from None
     for source, size, pixels in rows:
         print(f"{source.relative_to(args.input)!s:40} {size:10d} bytes {8 * size / pixels:8.4f} bpp")
     total, area = sum(row[1] for row in rows), sum(row[2] for row in rows)
@@ -73,6 +85,8 @@ def decompress(args: Namespace) -> int:
 
     data = read_bytes(args.input)
     if unpack(data, args.max_pixels).latents:
+        if args.output and args.output.suffix != LATENT_SUFFIX:
+            raise OutputError(f"{args.input} holds latents, not a picture; give an output ending in {LATENT_SUFFIX}")
         return unpack_latents(args)
     output = args.output or args.input.with_suffix(".png")
     _check_picture_suffix(output)
@@ -86,11 +100,8 @@ def decompress(args: Namespace) -> int:
 
 
 def _check_picture_suffix(output: Path) -> None:
-    from PIL import Image
-
-    kind = Image.registered_extensions().get(output.suffix.lower())
-    if kind not in Image.SAVE:
-        raise OutputError(f"no picture format is known for {output.name}; use .png, .jpg, .webp, .tif or .bmp")
+    if output.suffix.lower() not in OUTPUT_FORMATS:
+        raise OutputError(f"no picture format is known for {output.name}; use one of {', '.join(OUTPUT_FORMATS)}")
 
 
 def _encoded(image: object, suffix: str) -> bytes:
@@ -100,7 +111,10 @@ def _encoded(image: object, suffix: str) -> bytes:
 
     assert isinstance(image, Image.Image)
     buffer = io.BytesIO()
-    image.save(buffer, Image.registered_extensions()[suffix.lower()])
+    try:
+        image.save(buffer, OUTPUT_FORMATS[suffix.lower()])
+    except (OSError, ValueError, KeyError) as error:
+        raise OutputError(f"cannot write {image.width} x {image.height} pixels as {suffix}: {error}") from None
     return buffer.getvalue()
 
 
@@ -121,7 +135,7 @@ def info(args: Namespace) -> int:
         "kind": "latents" if file.latents else "picture",
         "width": file.width,
         "height": file.height,
-        "bpp": round(8 * len(data) / (file.width * file.height), 5),
+        "bits_per_position" if file.latents else "bpp": round(8 * len(data) / (file.width * file.height), 5),
         "overhead_bytes": file.overhead,
         "codec": card.get("codec", f"id {file.codec_id}"),
         "quality": file.quality,
@@ -149,7 +163,7 @@ def models(args: Namespace) -> int:
             "autoencoder": c.card.get("autoencoder_name"),
             "identity": c.card["identity"][:16],
             "bytes": c.path.stat().st_size,
-            "figures": c.card.get("figures", {}),
+            "validation": c.card.get("validation", {}),
         }
         for c in embedded_checkpoints()
     ]
@@ -159,8 +173,8 @@ def models(args: Namespace) -> int:
         return 0
     print("codec checkpoints (embedded)")
     for row in checkpoints:
-        figures = ", ".join(f"{key} {value}" for key, value in row["figures"].items())
-        print(f"  {row['codec']:12} quality {row['quality']}  on {row['autoencoder']}  {row['identity']}  {figures}")
+        figures = ", ".join(f"{key} {value}" for key, value in row["validation"].items())
+        print(f"  {row['codec']:12} quality {row['quality']}  on {row['autoencoder']}  {row['identity']}  validation: {figures}")
     print("autoencoders (--vae)")
     for row in autoencoders:
         print(f"  {row['name']:20} {row['kind']:16} {row['source']}")
@@ -170,7 +184,7 @@ def models(args: Namespace) -> int:
 def pack_latents(args: Namespace) -> int:
     """live latents pack: a tensor in a safetensors file -> .live."""
     output = args.output or args.input.with_suffix(".live")
-    read_bytes(args.input) if not args.input.is_file() else None
+    require_file(args.input)
     check_output(output, args.force)
     from . import api
 

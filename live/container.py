@@ -29,6 +29,8 @@ STREAM_TAG = 0
 MUST_KNOW = 0x80
 MAX_PIXELS = 178_956_970
 """Largest width x height accepted unless the caller raises it: Pillow's own limit."""
+LATENT_PIXELS = 64
+"""Pixels that a latent position stands for in these limits (an autoencoder of f = 8)."""
 MIN_BYTES = 3 + 1 + 1 + 8 + 4 + 1 + 1 + 1 + 1 + 8
 MAX_PIXELS_PER_BYTE = 1 << 17
 """A file whose size claims more pixels than this for each of its bytes is not plausible: even z alone costs more."""
@@ -82,7 +84,7 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> LiveFile:
     _, _, codec, model, autoencoder, quality = struct.unpack_from("<3sBB8s4sB", body)
     reader = _Reader(body[:-4], 18)
     width, height = reader.varint(), reader.varint()
-    _check_size(width, height, len(data), max_pixels)
+    _check_size(width, height, LATENT_PIXELS if codec & LATENTS_FLAG else 1, len(data), max_pixels)
     sections: dict[int, bytes] = {}
     while (tag := reader.byte()) != STREAM_TAG:
         section = reader.take(reader.varint())
@@ -93,12 +95,13 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> LiveFile:
                     reader.rest(), struct.unpack("<I", body[-4:])[0], sections)  # fmt: skip
 
 
-def _check_size(width: int, height: int, length: int, max_pixels: int) -> None:
+def _check_size(width: int, height: int, share: int, length: int, max_pixels: int) -> None:
+    """``share``: pixels that each claimed position stands for."""
     if not width or not height:
         raise DamagedFile("the file is damaged: it claims an empty picture")
-    if width * height > max_pixels:
+    if width * height * share > max_pixels:
         raise DamagedFile(f"the file claims {width} x {height}, over the limit of {max_pixels} pixels; not decoded")
-    if width * height > length * MAX_PIXELS_PER_BYTE:
+    if width * height * share > length * MAX_PIXELS_PER_BYTE:
         raise DamagedFile(f"the file is damaged: {length} bytes cannot hold {width} x {height}")
 
 

@@ -63,8 +63,8 @@ def embedded_dir() -> Path:
     if "LIVE_CHECKPOINTS" in os.environ:
         return Path(os.environ["LIVE_CHECKPOINTS"])
     package = Path(__file__).resolve().parent
-    beside = package.parent / "checkpoints"
-    return beside if beside.is_dir() else package / "_checkpoints"
+    inside = package / "_checkpoints"
+    return inside if inside.is_dir() else package.parent / "checkpoints"
 
 
 def sha256(data: bytes | Path) -> str:

@@ -18,6 +18,9 @@ from live.codecs.paper import LivePaper, PaperConfig, reference_state
 from live.errors import LiveError, ModelError
 from live.files import check_output
 
+SCALING_FACTOR = 0.18215
+"""Of Stable Diffusion's autoencoder, which the reference was trained on."""
+
 
 def import_reference(source: Path, output: Path, vae: str) -> LivePaper:
     """Read a reference checkpoint (a torch archive with ``state_dict``), export it in float32; ModelError in words."""
@@ -27,8 +30,8 @@ def import_reference(source: Path, output: Path, vae: str) -> LivePaper:
         archive = torch.load(source, map_location="cpu", weights_only=True)
     except Exception:  # torch raises a dozen kinds; each means that this is not a plain archive of tensors
         raise ModelError(f"{source} is not a torch archive of plain tensors; nothing else is read") from None
-    state = reference_state(archive.get("state_dict", archive))
     try:
+        state = reference_state(archive.get("state_dict", archive))
         m, channels = state["g_a.0.weight"].shape[:2]
         codec = LivePaper(PaperConfig(channels=channels, n=state["h_a.0.weight"].shape[0], m=m))
         missing, unexpected = codec.load_state_dict(state, strict=False)
@@ -38,7 +41,9 @@ def import_reference(source: Path, output: Path, vae: str) -> LivePaper:
         raise ModelError(
             f"{source} is not a checkpoint of the LIVE reference: {(missing or unexpected)[0]} does not fit"
         )
+    # The reference codes the posterior as it is; ours and diffusion pipelines hold it times the scaling factor.
     card = {"quality": 0, "autoencoder": None, "autoencoder_name": vae, "factor": 8, "source": source.name}
+    card["latent_scale"] = 1 / SCALING_FACTOR
     export_codec(codec, output, card, half=False)
     return codec
 

@@ -9,6 +9,7 @@
 | avif    | libaom   | 4:4:4        | quality, speed 6               | 275 B     |
 | jxl     | libjxl   | 4:4:4 (XYB)  | Butteraugli distance, falling  | 0 B       |
 | vvc     | VVenC    | 4:2:0 10-bit | QP, falling                    | 1 B       |
+| vtm     | VTM      | 4:4:4 10-bit | QP, falling (user's binaries)  | 4 B       |
 
 Container bytes are part of every file and of every rate that is reported; they are the file's bytes outside the coded
 picture: JPEG's start and JFIF marker, RIFF and chunk heads, every ISO box except mdat's content (with it the HEVC
@@ -27,6 +28,7 @@ from typing import Protocol
 from PIL import Image, ImageOps, features
 
 from live.errors import ModelError
+from vtm.codec import Vtm
 
 
 class Anchor(Protocol):
@@ -230,7 +232,7 @@ def _replicated(image: Image.Image, right: int, bottom: int) -> Image.Image:
 ANCHORS: dict[str, Anchor] = {
     anchor.name: anchor
     for anchor in (
-        Jpeg("jpeg", "4:2:0"), Jpeg("jpeg444", "4:4:4"), WebP(), Heif(), Avif(), JpegXl(), Vvc(),
+        Jpeg("jpeg", "4:2:0"), Jpeg("jpeg444", "4:4:4"), WebP(), Heif(), Avif(), JpegXl(), Vvc(), Vtm(),
     )
 }  # fmt: skip
 """Every peer by name."""

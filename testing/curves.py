@@ -31,6 +31,7 @@ COLOURS = {
     "avif": "#3a9d5d",
     "jxl": "#8c5fb0",
     "vvc": "#3b3b58",
+    "vtm": "#7d7da8",
 }
 """One colour a codec in every figure; codecs that are not named here take ``OTHERS`` in turn."""
 OTHERS = ("#d97ba6", "#59b3b3", "#a0722a", "#6b8e23")

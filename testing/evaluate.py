@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,16 +18,18 @@ from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
+from typing import Any
 
 import pandas as pd
+import torch
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 import live
 from live.errors import InputError, ModelError, OutputError
 from live.files import picture_files, write_atomic
 from live.media import read_picture, to_tensor
-from live.metrics import distortion, perceptual
 
 from . import results
 from .anchors import ANCHORS
@@ -39,18 +41,30 @@ POINTS = "points.csv"
 FILES = "files"
 
 
+def _function(metric: str) -> Callable[[Tensor, Tensor], Any]:
+    from live.metrics import distortion
+
+    if metric in ("psnr", "ms_ssim"):
+        return getattr(distortion, metric)
+    from live.metrics import perceptual  # late: neither the decoder's process nor PSNR needs it
+
+    return perceptual.dists_network() if metric == "dists" else perceptual.lpips_network(metric.removeprefix("lpips_"))
+
+
 def score(image: Image.Image, reference: Image.Image, metrics: list[str]) -> dict[str, float | None]:
     """Metrics of a decoded picture against a reference of the same size; None where the picture is too small."""
-    functions = {
-        "psnr": lambda: distortion.psnr,
-        "ms_ssim": lambda: distortion.ms_ssim,
-        "lpips_alex": lambda: perceptual.lpips_network("alex"),
-        "lpips_vgg": lambda: perceptual.lpips_network("vgg"),
-        "dists": lambda: perceptual.dists_network(),
-    }
     a, b = to_tensor(image), to_tensor(reference)
     defined = {name for name in metrics if min(image.size) >= METRICS[name].smallest}
-    return {name: float(functions[name]()(a, b)) if name in defined else None for name in metrics}
+    with torch.inference_mode():
+        return {name: float(_function(name)(a, b)) if name in defined else None for name in metrics}
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results; OutputError when that is impossible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from None
 
 
 @dataclass(frozen=True)
@@ -135,10 +149,7 @@ def evaluate(
     """
     pictures = picture_files(data)[:limit]
     table = out / POINTS
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {out}: {error.strerror}") from None
+    make_folder(out)
     done = results.measured(results.load(table), metrics) if table.exists() else set()
     evaluation = Evaluation(data.resolve().name, out, metrics)
     jobs = []

@@ -22,7 +22,7 @@ from live.media import read_picture
 from .anchors import ANCHORS
 from .command import Parser, run
 from .curves import Panel, rd_plot, side_by_side
-from .evaluate import FILES, POINTS, coded_file, evaluate, score, tables
+from .evaluate import FILES, POINTS, coded_file, evaluate, make_folder, score, tables
 from .ours import codec_of
 
 CODEC = "live_plus"
@@ -46,7 +46,7 @@ def photos(out: Path, data: Path | None) -> Path:
     arrays = {name: getattr(shipped, name)() for name in ("astronaut", "chelsea", "coffee", "rocket")}
     arrays["motorcycle"] = shipped.stereo_motorcycle()[0]
     folder = out / "scikit-image"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name, array in arrays.items():
         Image.fromarray(array).save(folder / f"{name}.png")
     return folder
@@ -81,6 +81,7 @@ def comparison(picture: Path, name: str, out: Path, points: pd.DataFrame) -> lis
 
 def quickstart(out: Path, data: Path | None = None, limit: int = LIMIT) -> str:
     """Do it all, into a fresh OUT/points.csv; returns the table. Raises LiveError."""
+    make_folder(out)
     (out / POINTS).unlink(missing_ok=True)  # else retrained checkpoints would keep the old ones' figures
     folder = photos(out, data)
     points = evaluate(folder, [CODEC, *PEERS], out, METRICS, ["original"], limit)

@@ -109,15 +109,16 @@ def measured(points: pd.DataFrame, metrics: list[str]) -> set[tuple[object, ...]
 def mean_per_setting(points: pd.DataFrame) -> pd.DataFrame:
     """One row a (dataset, reference, codec, setting), ascending in rate: means over the pictures and their number.
 
-    Codecs stay in order of appearance. Each picture counts once whatever its size: PSNR is a mean of dB, bpp of bpp.
+    The original comes first; codecs stay in order of appearance. Each picture counts once whatever its size: PSNR is
+    a mean of dB, bpp of bpp.
     """
     groups = points.groupby(["dataset", "reference", "codec", "setting"], sort=False)
     means = groups[["bytes", "bpp", *METRICS, "encode_s", "decode_s"]].mean()
     means.insert(0, "pictures", groups.size())
     means = means.reset_index()
-    order = {name: rank for rank, name in enumerate(points["codec"].unique())}
-    means["rank"] = means["codec"].map(order)
-    return means.sort_values(["dataset", "reference", "rank", "bpp"], ignore_index=True).drop(columns="rank")
+    ranks = {name: rank for rank, name in enumerate([*REFERENCES, *points["codec"].unique()])}
+    order = means.assign(reference=means["reference"].map(ranks), codec=means["codec"].map(ranks))
+    return means.loc[order.sort_values(["dataset", "reference", "codec", "bpp"]).index].reset_index(drop=True)
 
 
 def select(points: pd.DataFrame, codecs: list[str], reference: str, dataset: str | None = None) -> pd.DataFrame:

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 from live.metrics.perceptual import dists_network, lpips_network
 
+DISTS_CROP = 96
+"""DISTS runs VGG-16 three times a step: on whole crops it would cost more than the autoencoder itself."""
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -40,8 +43,15 @@ def distortion_terms(decoded: Tensor, pictures: Tensor, weights: Phase) -> dict[
     if weights.alex:
         terms["alex"] = weights.alex * lpips_network("alex")(decoded, pictures).mean()
     if weights.dists:
-        terms["dists"] = weights.dists * dists_network()(decoded, pictures).mean()
+        terms["dists"] = weights.dists * dists_network()(middle(decoded), middle(pictures)).mean()
     return terms
+
+
+def middle(pictures: Tensor) -> Tensor:
+    """The middle of pictures (B, 3, H, W), at most ``DISTS_CROP`` px a side."""
+    height, width = (min(size, DISTS_CROP) for size in pictures.shape[2:])
+    top, left = (pictures.shape[2] - height) // 2, (pictures.shape[3] - width) // 2
+    return pictures[:, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)
 
 
 def picture_figures(model: Callable[[Tensor], tuple[Tensor, Tensor]], pictures: Tensor) -> dict[str, float]:

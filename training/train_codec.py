@@ -46,10 +46,10 @@ class CodecConfig:
 
 
 def rate_model_gain(mu: float, state: dict[str, Tensor]) -> Tensor:
-    """Log gains (1, c, 1, 1) at exchange rate mu, interpolated (in log mu) between the levels of a rate model."""
+    """Log gains (1, c, 1, 1) at exchange rate mu: linear in log mu between a rate model's levels, or one level beyond."""
     levels, gains = state["mu"].log(), state["log_gain"]
     place = torch.searchsorted(levels, torch.tensor(math.log(mu))).clamp(1, len(levels) - 1)
-    share = ((math.log(mu) - levels[place - 1]) / (levels[place] - levels[place - 1])).clamp(0, 1)
+    share = ((math.log(mu) - levels[place - 1]) / (levels[place] - levels[place - 1])).clamp(-1, 2)
     return (gains[place - 1] + share * (gains[place] - gains[place - 1])).reshape(1, -1, 1, 1)
 
 

@@ -55,12 +55,17 @@ class LatentCodec(ABC):
         height, width = latents.shape[2:]
         full_height, full_width = self.padded(height, width)
         padded = F.pad(latents, (0, full_width - width, 0, full_height - height), mode="replicate")
-        return self.walk(port, full_height, full_width, padded)[:, :, :height, :width]
+        return self.walk(port, full_height, full_width, padded * self._scale)[:, :, :height, :width] / self._scale
 
     @torch.inference_mode()
     def decode(self, port: Port, height: int, width: int) -> Tensor:
         """Latents (1, c, height, width) from Read."""
-        return self.walk(port, *self.padded(height, width))[:, :, :height, :width]
+        return self.walk(port, *self.padded(height, width))[:, :, :height, :width] / self._scale
+
+    @property
+    def _scale(self) -> float:
+        """What the codec multiplies latents by: a reference checkpoint was trained before the diffusion scale is applied."""
+        return self.card.get("latent_scale", 1.0)
 
 
 def flat(symbols: Tensor) -> np.ndarray:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..artefact import read_artefact
 from ..config import parse
-from ..errors import ModelError
+from ..errors import ConfigError, ModelError
 from .base import Autoencoder, Statistics, identity_of
 from .compact_net import FACTOR, CompactConfig, CompactNet
 
@@ -23,9 +23,14 @@ class CompactAutoencoder(Autoencoder):
 
     def __init__(self, path: str | Path, name: str = "compact"):
         tensors, card = read_artefact(path, "autoencoder")
-        config = parse(CompactConfig, card["model"])
+        try:
+            config = parse(CompactConfig, card["model"])
+        except (KeyError, TypeError, ConfigError):
+            raise ModelError(f"{path} has no card of a compact autoencoder that this release reads") from None
         self.name, self.channels, self.card = name, config.channels, card
-        self.identity = identity_of(tensors, CONVENTION)
+        self.identity, self.path = identity_of(tensors, CONVENTION), Path(path)
+        if self.identity != card.get("identity"):
+            raise ModelError(f"{path} is damaged: its weights do not have the hash that its card states")
         try:
             self.statistics = Statistics(tensors.pop("latent_mean").float(), tensors.pop("latent_std").float())
             self.net = CompactNet(config)

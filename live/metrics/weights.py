@@ -6,18 +6,18 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
-import tempfile
+import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ..errors import LiveError
+from ..files import write_atomic
 from ..registry import METRIC_WEIGHTS, cache_dir, fetch_member
 
 _ALLOWED = {
@@ -46,7 +46,8 @@ def metric_weights(name: str) -> dict[str, Tensor]:
     path = cache_dir() / "metrics" / f"{name}-{artefact.sha256[:16]}.safetensors"
     if not path.exists():
         convert: Callable[[bytes], dict[str, Tensor]] = _from_torch if name == "dists" else _from_flax
-        _save_atomic(convert(fetch_member(artefact)), path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, save(convert(fetch_member(artefact))))
     return load_file(path)
 
 
@@ -72,15 +73,17 @@ def _from_torch(data: bytes) -> dict[str, Tensor]:
     return {name: state[name].detach().contiguous() for name in ("alpha", "beta")}
 
 
-def _save_atomic(tensors: dict[str, Tensor], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    os.close(handle)
-    save_file(tensors, temporary)
-    os.replace(temporary, path)
+def main() -> int:
+    """Fetch what is missing; returns the exit code."""
+    try:
+        for name in METRIC_WEIGHTS:
+            metric_weights(name)
+    except LiveError as error:
+        print(f"live: {error}", file=sys.stderr)
+        return 2
+    print(f"{', '.join(METRIC_WEIGHTS)}: ready in {cache_dir() / 'metrics'}")
+    return 0
 
 
 if __name__ == "__main__":
-    for each in METRIC_WEIGHTS:
-        metric_weights(each)
-        print(f"{each}: ready in {cache_dir() / 'metrics'}")
+    raise SystemExit(main())

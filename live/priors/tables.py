@@ -36,7 +36,19 @@ class Tables:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], prefix: str) -> Tables:
-        return cls(*(tensors.pop(f"{prefix}.{name}").numpy().astype(np.int32) for name in _FIELDS))
+        """The tables of a checkpoint, taken out of ``tensors``; ValueError when they are no distributions."""
+        tables = cls(*(tensors.pop(f"{prefix}.{name}").numpy().astype(np.int32) for name in _FIELDS))
+        tables.check()
+        return tables
+
+    def check(self) -> None:
+        """ValueError unless every row rises strictly from 0 to 2^16 within its size: the range coder trusts them."""
+        rows, width = self.cdfs.shape
+        if self.sizes.shape != (rows,) or self.offsets.shape != (rows,) or not ((self.sizes > 1) & (self.sizes <= width)).all():
+            raise ValueError("table sizes do not fit")
+        for row, size in zip(self.cdfs, self.sizes, strict=True):
+            if row[0] or row[size - 1] != 1 << PRECISION or (np.diff(row[:size]) <= 0).any():
+                raise ValueError("a table row is no distribution")
 
     @cached_property
     def lists(self) -> tuple[list[list[int]], list[int], list[int]]:

@@ -1,0 +1,78 @@
+"""The figures: files are made, hold what they should and refuse to be empty."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import photo
+from PIL import Image
+
+from live.errors import InputError
+from testing import curves
+from testing.curves import Panel, rd_plot, side_by_side
+from testing.results import COLUMNS
+
+
+def points(codecs: list[str]) -> pd.DataFrame:
+    rows = [
+        {
+            "dataset": "set", "picture": "a.png", "codec": codec, "setting": setting, "reference": "original",
+            "bpp": 0.1 * 2**setting, "psnr": 25.0 + 2 * setting + place, "lpips_alex": 0.4 / (1 + setting),
+        }
+        for place, codec in enumerate(codecs)
+        for setting in range(4)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+@pytest.mark.parametrize("log_rate", [True, False])
+def test_rd_plot_draws_every_codec(tmp_path, log_rate):
+    """Curves that end at one place, known codecs and unknown ones."""
+    path = tmp_path / "rd.png"
+    rd_plot(points(["live_plus", "jpeg", "webp", "mine"]), ["psnr", "lpips_alex"], path, log_rate=log_rate)
+    with Image.open(path) as figure:
+        assert figure.width > 1500 and figure.height > 500
+        colours = {colour for _, colour in figure.convert("RGB").getcolors(1 << 24)}
+    assert {(0xD1, 0x49, 0x5B), (0x7F, 0x7F, 0x7F), (0x2E, 0x7F, 0xB8), (0xD9, 0x7B, 0xA6)} <= colours
+
+
+def test_labels_stand_apart(tmp_path, monkeypatch):
+    boxes = []
+
+    def close(figure):
+        figure.canvas.draw()
+        boxes.extend(text.get_window_extent() for text in figure.axes[0].texts)
+
+    monkeypatch.setattr(curves.plt, "close", close)
+    rd_plot(points(["jpeg", "webp", "avif", "heif", "vvc"]), ["lpips_alex"], tmp_path / "rd.png")
+    edges = sorted((box.y0, box.y1) for box in boxes)
+    assert len(edges) == 5
+    assert all(below[1] <= above[0] for below, above in itertools.pairwise(edges))
+
+
+def test_rd_plot_refuses_what_was_not_measured(tmp_path):
+    with pytest.raises(InputError, match="no points"):
+        rd_plot(points(["jpeg"]), ["psnr"], tmp_path / "rd.png", reference="autoencoder")
+    with pytest.raises(InputError, match="no dists"):
+        rd_plot(points(["jpeg"]), ["dists"], tmp_path / "rd.png")
+
+
+def test_side_by_side_shows_the_middle_of_each_picture(tmp_path):
+    path = tmp_path / "side_by_side.png"
+    left = Image.new("RGB", (64, 64), "red")
+    left.paste((0, 128, 0), (16, 16, 48, 48))
+    side_by_side([[Panel(left, "a\n10 bytes"), Panel(photo(64, 64), "b\n20 bytes")]], path, crop=(32, 32))
+    with Image.open(path) as figure:
+        pixels = np.asarray(figure.convert("RGB")).reshape(-1, 3)
+    assert (pixels == (0, 128, 0)).all(1).sum() > 1000
+    assert not (pixels == (255, 0, 0)).all(1).any(), "what lies outside the crop is not shown"
+
+
+def test_side_by_side_takes_small_pictures_and_refuses_none(tmp_path):
+    side_by_side([[Panel(photo(20, 50), "a")], [Panel(photo(50, 20), "b")] * 2], tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 1000
+    with pytest.raises(InputError, match="no pictures"):
+        side_by_side([], tmp_path / "y.png")

@@ -1,0 +1,142 @@
+"""The table of results and the BD-rate: merging, means, same pictures for all, known values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from live.errors import InputError
+from testing import bdrate
+from testing.bdrate import bd_rate
+from testing.command import run
+from testing.results import COLUMNS, Point, append, load, markdown, mean_per_setting, measured, select
+
+POINT = Point("set", "a.png", "jpeg", 10, "original", 200, 100, 500, 0.2, psnr=30.0)
+RATES, PSNRS = np.array([0.1, 0.2, 0.4, 0.8]), np.array([26.0, 29.0, 31.0, 34.0])
+
+
+def curve(rates, values, metric: str = "psnr") -> pd.DataFrame:
+    return pd.DataFrame({"bpp": rates, metric: values})
+
+
+def table(path: Path, *points: Point) -> Path:
+    for point in points:
+        append(path, point)
+    return path
+
+
+def test_rows_come_back(tmp_path):
+    points = load(table(tmp_path / "points.csv", POINT, replace(POINT, setting=20, bytes=900, bpp=0.36)))
+    assert list(points.columns) == COLUMNS and points["setting"].tolist() == [10, 20]
+    assert points["psnr"].tolist() == [30.0, 30.0] and points["dists"].isna().all()
+
+
+def test_later_rows_add_to_earlier_ones(tmp_path):
+    points = load(table(tmp_path / "points.csv", POINT, replace(POINT, psnr=None, lpips_alex=0.1)))
+    assert len(points) == 1
+    assert points.loc[0, ["psnr", "lpips_alex"]].tolist() == [30.0, 0.1]
+
+
+def test_measured_points_have_all_metrics_that_are_defined(tmp_path):
+    points = load(table(tmp_path / "points.csv", POINT))
+    key = ("set", "a.png", "jpeg", 10, "original")
+    assert measured(points, ["psnr"]) == {key}
+    assert measured(points, ["psnr", "lpips_alex"]) == set()
+    assert measured(points, ["psnr", "ms_ssim"]) == {key}, "MS-SSIM is not defined at 100 px"
+
+
+def test_means_give_each_picture_the_same_weight(tmp_path):
+    other = replace(POINT, picture="b.png", width=400, bytes=3000, bpp=0.6, psnr=40.0)
+    means = mean_per_setting(load(table(tmp_path / "points.csv", POINT, other)))
+    assert len(means) == 1 and means.loc[0, "pictures"] == 2
+    assert means.loc[0, ["bytes", "bpp", "psnr"]].tolist() == pytest.approx([1750, 0.4, 35])
+    text = markdown(means, ["psnr", "lpips_alex"])
+    assert "| jpeg " in text and "35.00" in text and "0.4000" in text and "nan" not in text
+
+
+def test_means_are_in_order(tmp_path):
+    rows = [
+        replace(POINT, codec=codec, setting=setting, bpp=bpp, reference=reference)
+        for reference in ("autoencoder", "original")
+        for codec in ("webp", "jpeg")
+        for setting, bpp in ((10, 0.4), (20, 0.2))
+    ]
+    means = mean_per_setting(load(table(tmp_path / "points.csv", *rows)))
+    assert means["reference"].tolist() == ["original"] * 4 + ["autoencoder"] * 4
+    assert means["codec"].tolist() == ["webp", "webp", "jpeg", "jpeg"] * 2
+    assert means["setting"].tolist() == [20, 10] * 4
+
+
+def test_curves_are_compared_over_complete_pictures_only(tmp_path):
+    rows = [replace(POINT, codec=codec, picture=p) for codec in ("jpeg", "webp") for p in ("a.png", "b.png")]
+    points = load(table(tmp_path / "points.csv", *rows, replace(POINT, setting=20)))
+    assert select(points, ["jpeg", "webp"], "original")["picture"].unique().tolist() == ["a.png"]
+    with pytest.raises(InputError, match="no points of vvc"):
+        select(points, ["vvc"], "original")
+    with pytest.raises(InputError, match="autoencoder's own reconstruction"):
+        select(points, ["jpeg"], "autoencoder")
+    both = pd.concat([points, points.assign(dataset="other")])
+    with pytest.raises(InputError, match="several datasets"):
+        select(both, ["jpeg"], "original")
+    assert set(select(both, ["jpeg"], "original", "other")["dataset"]) == {"other"}
+
+
+def test_what_is_no_table_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no results"):
+        load(tmp_path / "points.csv")
+    (tmp_path / "points.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="not a table of results"):
+        load(tmp_path / "points.csv")
+
+
+def test_identical_curves_differ_by_nothing():
+    percent, overlap = bd_rate(curve(RATES, PSNRS), curve(RATES, PSNRS), "psnr")
+    assert percent == pytest.approx(0) and overlap == 1
+
+
+@pytest.mark.parametrize("metric", ["psnr", "lpips_alex"])
+def test_half_the_rate_is_minus_fifty_percent(metric):
+    values = PSNRS if metric == "psnr" else 1 - PSNRS / 40
+    percent, overlap = bd_rate(curve(RATES, values, metric), curve(RATES / 2, values, metric), metric)
+    assert percent == pytest.approx(-50) and overlap == pytest.approx(1)
+
+
+def test_curves_may_have_other_numbers_of_points():
+    percent, _ = bd_rate(curve(RATES, PSNRS), curve(RATES[[0, 3]] * 2, PSNRS[[0, 3]]), "psnr")
+    assert 50 < percent < 150
+
+
+def test_too_little_overlap_is_refused():
+    assert bd_rate(curve(RATES, PSNRS), curve(RATES, PSNRS + 20), "psnr") == (None, 0.0)
+    percent, overlap = bd_rate(curve(RATES, PSNRS), curve(RATES, PSNRS + 5), "psnr")
+    assert percent is None and overlap == pytest.approx(3 / 13)
+    assert bd_rate(curve(RATES, PSNRS), curve(RATES[:1], PSNRS[:1]), "psnr") == (None, 0.0)
+
+
+def test_points_that_cost_more_for_less_do_not_bend_the_curve():
+    rates, values = np.append(RATES, 0.3), np.append(PSNRS, 28.0)
+    assert bd_rate(curve(RATES, PSNRS), curve(rates, values), "psnr")[0] == pytest.approx(0)
+
+
+def test_the_command(tmp_path, capsys):
+    rows = [
+        replace(POINT, codec=codec, setting=setting, bpp=rate * factor, psnr=value)
+        for codec, factor in (("webp", 1.0), ("live_plus", 0.5))
+        for setting, (rate, value) in enumerate(zip(RATES, PSNRS, strict=True))
+    ]
+    path = table(tmp_path / "points.csv", *rows)
+    arguments = ["--points", str(path), "--anchor", "webp", "--test", "live_plus"]
+    assert bdrate.main([*arguments, "--metric", "psnr", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["bd_rate"] == pytest.approx(-50) and answer["overlap"] == 1 and answer["pictures"] == 1
+    assert bdrate.main([*arguments, "--metric", "psnr"]) == 0
+    assert "-50.0 %" in capsys.readouterr().out
+    assert run(lambda: bdrate.main([*arguments, "--metric", "dists"])) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert run(lambda: bdrate.main(["--points", str(path)])) == 2
+    assert "required" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""VTM, the VVC reference software, as an anchor: runs binaries that the user built."""
