@@ -174,7 +174,9 @@ def models(args: Namespace) -> int:
     print("codec checkpoints (embedded)")
     for row in checkpoints:
         figures = ", ".join(f"{key} {value}" for key, value in row["validation"].items())
-        print(f"  {row['codec']:12} quality {row['quality']}  on {row['autoencoder']}  {row['identity']}  validation: {figures}")
+        print(
+            f"  {row['codec']:12} quality {row['quality']}  on {row['autoencoder']}  {row['identity']}  validation: {figures}"
+        )
     print("autoencoders (--vae)")
     for row in autoencoders:
         print(f"  {row['name']:20} {row['kind']:16} {row['source']}")

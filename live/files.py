@@ -8,9 +8,12 @@ from pathlib import Path
 
 from .errors import InputError, OutputError
 
-PICTURE_SUFFIXES = frozenset(
-    [".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif", ".ico", ".pcx", ".psd", ".qoi", ".sgi"]
-)
+# fmt: off
+PICTURE_SUFFIXES = frozenset([
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".tga", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif", ".ico", ".pcx", ".psd", ".qoi", ".sgi",
+])
+# fmt: on
 
 
 def check_output(path: Path, force: bool) -> None:

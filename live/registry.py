@@ -67,6 +67,11 @@ def embedded_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "checkpoints"
 
 
+def rate_model_path(autoencoder: Path) -> Path:
+    """Where the entropy model that an autoencoder was trained with lies: beside it."""
+    return autoencoder.with_name(f"{autoencoder.stem}_rate_model.safetensors")
+
+
 def sha256(data: bytes | Path) -> str:
     """Hex SHA-256 of bytes or of a file."""
     if isinstance(data, Path):

@@ -21,12 +21,19 @@ from .curves import rd_plot
 from .ours import codec_of
 
 ROOT = Path(__file__).resolve().parent.parent
-README, POINTS, ROUND_TRIP = ROOT / "README.md", ROOT / "results" / "kodak.csv", ROOT / "results" / "kodak_autoencoder.json"
+README, POINTS, ROUND_TRIP = (
+    ROOT / "README.md",
+    ROOT / "results" / "kodak.csv",
+    ROOT / "results" / "kodak_autoencoder.json",
+)
 PLOT = ROOT / "assets" / "kodak_rd.png"
 BEGIN, END = "<!-- figures: python -m testing.figures -->\n", "<!-- end of figures -->"
 OURS = "live_plus"
 AT_BPP = (0.1, 0.25, 0.5)
-PUBLISHED = (("SD-VAE (sd-vae-ft-mse), published", 26.65, 0.073, 0.042), ("TAEF2, measured on 8 photos", 29.89, 0.038, None))
+PUBLISHED = (
+    ("SD-VAE (sd-vae-ft-mse), published", 26.65, 0.073, 0.042),
+    ("TAEF2, measured on 8 photos", 29.89, 0.038, None),
+)
 """Round trips of others against the original Kodak photos, for scale: PSNR (dB), LPIPS-Alex, DISTS."""
 
 
@@ -52,7 +59,8 @@ def rate_table(points: pd.DataFrame) -> str:
     """Every codec's LPIPS-Alex and PSNR at fixed rates, and the BD-rate of ours against it, as Markdown."""
     means = results.mean_per_setting(points)
     rates = [f"{bpp:g} bpp" for bpp in AT_BPP]
-    lines = [f"| codec | LPIPS-Alex at {' / '.join(rates)} | PSNR at the same | BD-rate of ours, LPIPS-Alex |", "|---|---|---|---:|"]
+    lines = [f"| codec | LPIPS-Alex at {' / '.join(rates)} | PSNR at the same | BD-rate of ours, LPIPS-Alex |"]
+    lines.append("|---|---|---|---:|")
     ours = means[means["codec"] == OURS]
     for codec, curve in means.groupby("codec", sort=False):
         lpips, psnr = ([at_rate(curve, metric, bpp) for bpp in AT_BPP] for metric in ("lpips_alex", "psnr"))

@@ -1,5 +1,7 @@
 """The weights that come with the project: they are whole, they span the rates, and they do what they are for."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,7 @@ def test_quality_ascends(cat, files):
     reference = to_tensor(cat)
     with torch.no_grad():
         scores = [lpips_network()(to_tensor(live.decompress(data)), reference).item() for data in files.values()]
-    assert all(better < worse for worse, better in zip(scores, scores[1:], strict=False))
+    assert all(better < worse for worse, better in itertools.pairwise(scores))
 
 
 def test_fewer_bytes_and_nearer_than_jpeg(cat, files):

@@ -26,6 +26,7 @@ from live.latents import load_autoencoder
 from live.latents.base import identity_of
 from live.latents.compact import CONVENTION
 from live.latents.compact_net import CompactConfig, CompactNet
+from live.registry import rate_model_path
 
 from .data import Photos, center_crops, is_validation
 
@@ -57,7 +58,7 @@ def export_autoencoder(run: Path, output: Path, data: str) -> None:
     rate = {k: v.half() for k, v in without_derived(state).items() if k.startswith("hyper.")}
     rate["log_gain"] = state["log_gain"]
     rate["mu"] = torch.tensor(_levels(config["rate"]))
-    write_artefact(output.with_name(f"{output.stem}_rate_model.safetensors"), rate, {"kind": "rate_model", **card})
+    write_artefact(rate_model_path(output), rate, {"kind": "rate_model", **card})
 
 
 def _levels(rate: dict[str, Any]) -> list[float]:

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from live.metrics.perceptual import dists_network, lpips_network
 
-DISTS_CROP = 96
-"""DISTS runs VGG-16 three times a step: on whole crops it would cost more than the autoencoder itself."""
+DISTS_CROP, DISTS_PICTURES = 96, 2
+"""DISTS runs VGG-16 three times a step: on whole batches it would cost more than the autoencoder itself."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,12 @@ def phase_at(phases: tuple[Phase, ...], step: int) -> Phase:
     return [phase for phase in phases if phase.start <= step][-1]
 
 
-def distortion_terms(decoded: Tensor, pictures: Tensor, weights: Phase) -> dict[str, Tensor]:
+def bfloat16(enabled: bool) -> torch.autocast:
+    """The context for the convolutions of autoencoder and DISTS while training; all else stays in float32."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
+
+
+def distortion_terms(decoded: Tensor, pictures: Tensor, weights: Phase, bf16: bool = False) -> dict[str, Tensor]:
     """The weighted terms of D by name; pictures and reconstruction (B, 3, H, W) in [0, 1]. Zero weights cost nothing."""
     terms = {}
     if weights.l1:
@@ -43,7 +48,10 @@ def distortion_terms(decoded: Tensor, pictures: Tensor, weights: Phase) -> dict[
     if weights.alex:
         terms["alex"] = weights.alex * lpips_network("alex")(decoded, pictures).mean()
     if weights.dists:
-        terms["dists"] = weights.dists * dists_network()(middle(decoded), middle(pictures)).mean()
+        some = slice(DISTS_PICTURES)
+        with bfloat16(bf16):
+            distances = dists_network()(middle(decoded[some]), middle(pictures[some]))
+        terms["dists"] = weights.dists * distances.mean()
     return terms
 
 

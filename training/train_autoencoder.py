@@ -4,9 +4,12 @@
 
 Each step draws one of L rate levels or, with probability ``clean_share``, none. At level l the latents are scaled by a
 learned gain per channel, quantised (noise for the rate, straight-through for the decoder) and charged by a learned
-hyperprior with weight mu_l; without a level the latents reach the decoder untouched. The loss is
+hyperprior (with context) with weight mu_l; without a level the latents reach the decoder untouched. The loss is
 
     D + mu_l * bpp,   D = l1 * L1 + mse * MSE + alex * LPIPS-Alex + dists * DISTS       (pictures in [0, 1])
+
+``--init checkpoints/compact.safetensors`` starts from exported weights (autoencoder, entropy model and gains) instead of
+the patch transform: how a finished run is taken further.
 """
 
 from __future__ import annotations
@@ -20,15 +23,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from live.artefact import read_artefact, read_card
 from live.config import load_yaml, parse
 from live.errors import LiveError
 from live.files import picture_files
 from live.latents.compact_net import CompactConfig, CompactNet, patch_components
 from live.priors.hyper import Hyperprior
+from live.registry import rate_model_path
 
 from .data import Photos, center_crops, is_validation
 from .engine import Engine, Schedule
-from .losses import Phase, distortion_terms, phase_at, picture_figures
+from .losses import Phase, bfloat16, distortion_terms, phase_at, picture_figures
 
 VALIDATION_PHOTOS = 24
 
@@ -49,12 +54,13 @@ class RateConfig:
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Everything that ``train_autoencoder`` reads."""
+    """Everything that ``train_autoencoder`` reads; ``init``, from the command line: identity of the weights to start from."""
 
     schedule: Schedule
     phases: tuple[Phase, ...]
     model: CompactConfig = CompactConfig()
     rate: RateConfig = RateConfig()
+    init: str = ""
 
 
 def geometric(first: float, last: float, count: int) -> list[float]:
@@ -68,9 +74,10 @@ class CompressibleAutoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         self.net = CompactNet(config.model)
-        self.hyper = Hyperprior(config.model.channels, config.rate.width, config.rate.z_channels, context=False)
+        self.hyper = Hyperprior(config.model.channels, config.rate.width, config.rate.z_channels, context=True)
         self.log_gain = nn.Parameter(torch.zeros(config.rate.levels, config.model.channels))
         self.mu = geometric(config.rate.mu_fine, config.rate.mu_coarse, config.rate.levels)
+        self.bf16 = config.schedule.bf16
 
     def init_from(self, pictures: list[Tensor], rate: RateConfig) -> None:
         mean, basis, std = patch_components(pictures, self.log_gain.shape[1])
@@ -78,10 +85,20 @@ class CompressibleAutoencoder(nn.Module):
         steps = torch.tensor(geometric(rate.step_fine, rate.step_coarse, rate.levels))
         self.log_gain.data.copy_(torch.log(std[None] / steps[:, None]))
 
+    def load_released(self, path: Path) -> None:
+        """Take over an exported autoencoder and, from beside it, its rate model (of as many levels as this one)."""
+        weights, _ = read_artefact(path, "autoencoder")
+        self.net.load_state_dict({k: v.float() for k, v in weights.items() if not k.startswith("latent_")})
+        rate, _ = read_artefact(rate_model_path(path), "rate_model")
+        self.log_gain.data.copy_(rate["log_gain"])
+        hyper = {k.removeprefix("hyper."): v.float() for k, v in rate.items() if k.startswith("hyper.")}
+        self.hyper.load_state_dict(hyper, strict=False)
+
     def forward(self, pictures: Tensor, level: int | None) -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, H, W) in [0, 1] -> reconstruction in [0, 1], unclamped, and bits a pixel (scalar)."""
-        latents = self.net.encoder(pictures * 2 - 1)
-        bpp = torch.zeros(())
+        with bfloat16(self.bf16 and self.training):
+            latents = self.net.encoder(pictures * 2 - 1)
+        latents, bpp = latents.float(), torch.zeros(())
         if level is not None:
             gain = self.log_gain[level].exp()[:, None, None]
             y = latents * gain
@@ -89,13 +106,15 @@ class CompressibleAutoencoder(nn.Module):
             latents = estimate.y_hat / gain
             pixels = pictures.shape[0] * pictures.shape[2] * pictures.shape[3]
             bpp = (estimate.y_bits + estimate.z_bits) / pixels
-        return self.net.decoder(latents) / 2 + 0.5, bpp
+        with bfloat16(self.bf16 and self.training):
+            decoded = self.net.decoder(latents)
+        return decoded.float() / 2 + 0.5, bpp
 
 
 class AutoencoderStage:
     """What the engine runs: the loss of a step and the validation figures."""
 
-    def __init__(self, config: AutoencoderConfig, data: str | Path):
+    def __init__(self, config: AutoencoderConfig, data: str | Path, init: Path | None = None):
         files = picture_files(data)
         largest = max(phase.crop for phase in config.phases)
         self.config = config
@@ -103,7 +122,10 @@ class AutoencoderStage:
         self.held_out = center_crops(Photos([f for f in files if is_validation(f)], 256), 256)[:VALIDATION_PHOTOS]
         torch.manual_seed(config.schedule.seed)
         self.model = CompressibleAutoencoder(config)
-        self.model.init_from([p.float() / 127.5 - 1 for p in self.train.pictures[::4]], config.rate)
+        if init:
+            self.model.load_released(init)
+        else:
+            self.model.init_from([p.float() / 127.5 - 1 for p in self.train.pictures[::4]], config.rate)
         self.model.to(memory_format=torch.channels_last)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
@@ -113,7 +135,7 @@ class AutoencoderStage:
         clean = torch.rand(()).item() < rate.clean_share
         level = None if clean else int(torch.randint(rate.levels, ()).item())
         decoded, bpp = self.model(pictures, level)
-        terms = distortion_terms(decoded, pictures, phase)
+        terms = distortion_terms(decoded, pictures, phase, self.config.schedule.bf16)
         distortion = sum(terms.values(), torch.zeros(()))
         mu = 0.0 if level is None else self.model.mu[level]
         # The weight of a level in the sum: coarse levels have large losses, and would else drown the fine ones.
@@ -137,11 +159,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", default="configs/autoencoder_compact.yaml")
     parser.add_argument("--data", default=os.environ.get("LIVE_TRAIN"), help="folder of photos (default: LIVE_TRAIN)")
     parser.add_argument("--run", default="runs/compact", help="run folder; an interrupted run there goes on")
+    parser.add_argument("--init", type=Path, help="exported autoencoder to start from, its rate model beside it")
     args = parser.parse_args(argv)
     if not args.data:
         parser.error("give a folder of photos with --data or LIVE_TRAIN")
-    config = parse(AutoencoderConfig, load_yaml(args.config))
-    Engine(AutoencoderStage(config, args.data), config.schedule, args.run, config).run()
+    values = load_yaml(args.config)
+    if args.init:
+        values["init"] = read_card(args.init)["identity"]
+    config = parse(AutoencoderConfig, values)
+    Engine(AutoencoderStage(config, args.data, args.init), config.schedule, args.run, config).run()
     return 0
 
 

@@ -26,11 +26,11 @@ from live.errors import LiveError
 from live.files import picture_files
 from live.latents import load_autoencoder
 from live.latents.compact import CompactAutoencoder
-from live.registry import embedded_dir
+from live.registry import rate_model_path
 
 from .data import Photos, center_crops, is_validation
 from .engine import Engine, Schedule
-from .losses import Phase, distortion_terms, phase_at, picture_figures
+from .losses import Phase, bfloat16, distortion_terms, phase_at, picture_figures
 
 VALIDATION_PHOTOS = 24
 
@@ -56,7 +56,7 @@ def rate_model_gain(mu: float, state: dict[str, Tensor]) -> Tensor:
 def initial_codec(config: CodecConfig, autoencoder: CompactAutoencoder, init: str | None) -> LivePlus:
     """The codec that training starts from: gains of the rate model at mu, weights of ``init`` or of the rate model."""
     codec = LivePlus(config.model, autoencoder.statistics)
-    state, _ = read_artefact(embedded_dir() / f"{autoencoder.name}_rate_model.safetensors", "rate_model")
+    state, _ = read_artefact(rate_model_path(autoencoder.path), "rate_model")
     state = {name: tensor.float() for name, tensor in state.items()}
     hyper = {name.removeprefix("hyper."): t for name, t in state.items() if name.startswith("hyper.")}
     codec.hyper.load_state_dict(hyper, strict=False)
@@ -90,17 +90,20 @@ class CodecStage:
 
     def reconstruct(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, H, W) in [0, 1] -> reconstruction, unclamped, and bits a pixel (scalar)."""
-        with torch.no_grad():
+        bf16 = self.config.schedule.bf16 and self.model.training
+        with torch.no_grad(), bfloat16(bf16):
             latents = self.net.encoder(pictures * 2 - 1)
-        coded = self.model(latents)
+        coded = self.model(latents.float())
         pixels = pictures.shape[0] * pictures.shape[2] * pictures.shape[3]
-        return self.net.decoder(coded.latents) / 2 + 0.5, (coded.y_bits + coded.z_bits) / pixels
+        with bfloat16(bf16):
+            decoded = self.net.decoder(coded.latents)
+        return decoded.float() / 2 + 0.5, (coded.y_bits + coded.z_bits) / pixels
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
         phase = phase_at(self.config.phases, step)
         pictures, files = self.train.batch(self.config.schedule.seed, step, phase.batch, phase.crop)
         decoded, bpp = self.reconstruct(pictures.contiguous(memory_format=torch.channels_last))
-        terms = distortion_terms(decoded, pictures, phase)
+        terms = distortion_terms(decoded, pictures, phase, self.config.schedule.bf16)
         loss = sum(terms.values(), self.config.mu * bpp)
         return loss, {"bpp": bpp.item(), **{f"d_{k}": v.item() for k, v in terms.items()}}, files
 

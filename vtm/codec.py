@@ -59,7 +59,12 @@ class Vtm:
                 "-c": str(self._config()), "-i": str(source), "-b": str(stream), "-o": os.devnull, "-q": str(quality),
                 "-wdt": str(image.width), "-hgt": str(image.height), "-f": "1", "-fr": "1",
             }  # fmt: skip
-            formats = ("--InputBitDepth=10", "--InternalBitDepth=10", "--InputChromaFormat=444", "--ConformanceWindowMode=1")
+            formats = (
+                "--InputBitDepth=10",
+                "--InternalBitDepth=10",
+                "--InputChromaFormat=444",
+                "--ConformanceWindowMode=1",
+            )
             self._run("EncoderAppStatic", [part for pair in options.items() for part in pair] + list(formats), stream)
             return struct.pack("<HH", *image.size) + stream.read_bytes()
 

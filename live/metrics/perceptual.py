@@ -69,7 +69,7 @@ class DISTS(nn.Module):
                 weight, bias = getattr(self, f"conv{layer}_weight"), getattr(self, f"conv{layer}_bias")
                 x = torch.relu(F.conv2d(x, weight, bias, padding=1))
                 layer += 1
-            maps.append(x)
+            maps.append(x.float())  # under autocast the variances below still need float32
         return maps
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:

@@ -44,7 +44,11 @@ class Tables:
     def check(self) -> None:
         """ValueError unless every row rises strictly from 0 to 2^16 within its size: the range coder trusts them."""
         rows, width = self.cdfs.shape
-        if self.sizes.shape != (rows,) or self.offsets.shape != (rows,) or not ((self.sizes > 1) & (self.sizes <= width)).all():
+        if (
+            self.sizes.shape != (rows,)
+            or self.offsets.shape != (rows,)
+            or not ((self.sizes > 1) & (self.sizes <= width)).all()
+        ):
             raise ValueError("table sizes do not fit")
         for row, size in zip(self.cdfs, self.sizes, strict=True):
             if row[0] or row[size - 1] != 1 << PRECISION or (np.diff(row[:size]) <= 0).any():
