@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from . import __version__, commands
+from .command import Parser, run
 from .container import MAX_PIXELS
-from .errors import LiveError
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says usage errors as one line, like every other refusal."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise LiveError(f"{message} (see {self.prog} --help)")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line, one subcommand a verb."""
-    parser = _Parser(prog="live", description="Pictures and diffusion latents as real, tiny files.")
+    parser = Parser(prog="live", description="Pictures and diffusion latents as real, tiny files.")
     parser.add_argument("--version", action="version", version=f"live {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND", parser_class=_Parser)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND", parser_class=Parser)
 
     compress = verbs.add_parser("compress", help="a picture, a folder of pictures or latents -> .live")
     compress.add_argument("input", type=Path, help="picture, folder, or latents (.safetensors)")
@@ -47,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     models.set_defaults(run=commands.models)
 
     latents = verbs.add_parser("latents", help="latents <-> .live, without touching pixels")
-    actions = latents.add_subparsers(dest="action", required=True, metavar="pack|unpack", parser_class=_Parser)
+    actions = latents.add_subparsers(dest="action", required=True, metavar="pack|unpack", parser_class=Parser)
     pack = actions.add_parser("pack", help="latents (.safetensors) -> .live")
     pack.add_argument("input", type=Path, help="safetensors holding (c, h, w) or (1, c, h, w)")
     pack.add_argument("--key", help="name of the tensor; needed when the file holds several")
@@ -86,24 +78,12 @@ def _decoder_choice(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, 1 (some files of a folder failed), 2 (refused) or 130 (interrupted)."""
-    try:
+
+    def call() -> int:
         arguments = build_parser().parse_args(argv)
         return arguments.run(arguments)
-    except LiveError as error:
-        print(f"live: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader of our output went away, as in: live models | head
-        sys.stderr.close()
-        return 0
-    except OSError as error:
-        print(f"live: {error.filename or 'the system'}: {error.strerror}", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print("live: not enough memory for a picture of this size", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("live: interrupted; nothing half-written", file=sys.stderr)
-        return 130
+
+    return run(call)
 
 
 if __name__ == "__main__":

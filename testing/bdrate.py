@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from live.command import Parser, run
 from live.errors import InputError
 
-from .command import Parser, run
 from .results import METRICS, REFERENCES, load, mean_per_setting, select
 
 SMALLEST_OVERLAP = 0.5

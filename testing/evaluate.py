@@ -27,13 +27,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import live
+from live.command import Parser, run
 from live.errors import InputError, ModelError, OutputError
 from live.files import picture_files, write_atomic
 from live.media import read_picture, to_tensor
 
 from . import results
 from .anchors import ANCHORS
-from .command import Parser, run
 from .ours import OURS, codec_of
 from .results import METRICS, REFERENCES, Point
 
@@ -206,4 +206,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    raise SystemExit(run(main, "what was measured is kept"))

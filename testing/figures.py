@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from live.command import Parser, run
 from live.errors import InputError
 
 from . import results
 from .bdrate import bd_rate
-from .command import Parser, run
 from .curves import rd_plot
 from .ours import codec_of
 

@@ -15,12 +15,12 @@ import pandas as pd
 from PIL import Image
 
 from kodak.fetch import kodak_dir
+from live.command import Parser, run
 from live.errors import InputError
 from live.files import picture_files
 from live.media import read_picture
 
 from .anchors import ANCHORS
-from .command import Parser, run
 from .curves import Panel, rd_plot, side_by_side
 from .evaluate import FILES, POINTS, coded_file, evaluate, make_folder, score, tables
 from .ours import codec_of

@@ -40,7 +40,7 @@ def test_checkpoints_are_small_and_say_where_they_come_from():
         assert checkpoint.path.stat().st_size < 4_000_000
         assert load_codec(checkpoint.path).identity == checkpoint.card["identity"]
         assert checkpoint.card["autoencoder"] == autoencoder.identity
-        assert {"config", "training", "steps", "mu", "validation"} <= set(checkpoint.card)
+        assert {"config", "training", "steps", "lambda", "validation"} <= set(checkpoint.card)
     assert read_card(embedded_dir() / "compact.safetensors")["identity"] == autoencoder.identity
 
 

@@ -8,9 +8,9 @@ import pytest
 from conftest import photo
 from PIL import Image
 
+from live.command import run
 from live.errors import InputError
 from testing import evaluate as module
-from testing.command import run
 from testing.evaluate import coded_file, evaluate, score
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from live.command import run
 from live.errors import InputError
 from testing import bdrate
 from testing.bdrate import bd_rate
-from testing.command import run
 from testing.results import COLUMNS, Point, append, load, markdown, mean_per_setting, measured, select
 
 POINT = Point("set", "a.png", "jpeg", 10, "original", 200, 100, 500, 0.2, psnr=30.0)

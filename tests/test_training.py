@@ -61,6 +61,9 @@ class Quadratic:
             loss = loss * float("nan")
         return loss, {"seen": float(step)}, [Path(f"photo{step}.jpg")]
 
+    def place(self, share):
+        pass
+
     def validate(self):
         return {"weight": self.model.weight.sum().item()}
 
@@ -119,6 +122,65 @@ def test_kill_9_and_resume(photos, tmp_path):
     assert len(losses(tmp_path / "whole")) == 16
 
 
+SHARED = """
+import sys
+from pathlib import Path
+import torch
+from training.data import ALONE, Examples
+from training.engine import Engine, Schedule
+from training.train_autoencoder import AutoencoderConfig
+
+
+class Fit:
+    def __init__(self):
+        torch.manual_seed(0)
+        self.model, self.share = torch.nn.Conv2d(3, 2, 3), ALONE
+        self.data = Examples([Path(str(i)) for i in range(10)], [torch.randn(3, 9, 9) for _ in range(10)], True)
+
+    def place(self, share):
+        self.share = share
+
+    def loss(self, step):
+        batch, files = self.data.batch(1, step, 4, 8, self.share)
+        return (self.model(batch) ** 2).mean(), {"share": len(batch)}, files
+
+    def validate(self):
+        return {}
+
+
+schedule = Schedule(steps=5, warmup=1, validate_every=3)
+Engine(Fit(), schedule, sys.argv[1], AutoencoderConfig(schedule, ())).run()
+"""
+
+
+def test_two_processes_train_what_one_does(tmp_path):
+    """torchrun: each process takes half of every batch, and the weights are those of a single process."""
+    script = tmp_path / "fit.py"
+    script.write_text(SHARED)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run([*two, str(script), str(tmp_path / "two")], env=environment, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "one")], env=environment, check=True, capture_output=True
+    )
+    one, other = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two"))
+    for name, value in one["model"].items():
+        assert torch.allclose(value, other["model"][name], atol=1e-6), name
+    with open(tmp_path / "two" / "log.csv", newline="") as log:
+        assert [row["share"] for row in csv.DictReader(log)] == ["2"] * 5
+
+
+def test_a_plateau_lowers_the_rate(tmp_path):
+    schedule = Schedule(steps=8, warmup=0, validate_every=1, patience=1, lr=1e-2)
+    stage = Quadratic()
+    stage.validate = lambda: {"loss": 1.0}
+    engine = Engine(stage, schedule, tmp_path, CONFIG)
+    engine.run()
+    with open(tmp_path / "log.csv", newline="") as log:
+        rates = [float(row["lr"]) for row in csv.DictReader(log)]
+    assert rates[:3] == [1e-2] * 3 and rates[3:5] == pytest.approx([1e-3] * 2)
+
+
 def test_nan_stops_and_names_the_batch(tmp_path):
     engine = Engine(Quadratic(poison=3), Schedule(steps=6, validate_every=2), tmp_path, CONFIG)
     with pytest.raises(TrainingDiverged, match=r"step 3 on photo3.jpg; last good: .*state.pt"):
@@ -147,7 +209,7 @@ def test_patch_transform_starts_as_the_klt(photos):
     """At step 0 the autoencoder is already the best linear one: far above a random start."""
     config = parse(AutoencoderConfig, {"schedule": {"steps": 1}, "phases": [], "model": {"channels": 16}})
     model = CompressibleAutoencoder(config)
-    pictures = Photos(sorted(photos.glob("*.png")), 32).pictures
+    pictures = Photos(sorted(photos.glob("*.png")), 32).tensors
     model.init_from([p.float() / 127.5 - 1 for p in pictures], config.rate)
     original = pictures[0][None, :, :256, :256].float() / 255
     decoded, bpp = model(original, None)
@@ -170,10 +232,10 @@ def test_train_export_and_use(photos, tmp_path, monkeypatch):
     train_autoencoder.main(["--config", str(tmp_path / "ae.yaml"), *data, "--run", str(tmp_path / "ae")])
     export.main(["autoencoder", "--run", str(tmp_path / "ae"), "-o", str(released / "compact.safetensors"), *data])
     options = ["--config", str(tmp_path / "plus.yaml"), *data]
-    train_codec.main(["--mu", "0.2", *options, "--run", str(tmp_path / "q2")])
+    train_codec.main(["--lambda", "5", *options, "--run", str(tmp_path / "q2")])
     fine = released / "live_plus_q2.safetensors"
     export.main(["codec", "--run", str(tmp_path / "q2"), "-o", str(fine), "--quality", "2"])
-    train_codec.main(["--mu", "0.8", *options, "--run", str(tmp_path / "q1"), "--init", str(fine)])
+    train_codec.main(["--lambda", "1.25", *options, "--run", str(tmp_path / "q1"), "--init", str(fine)])
     export.main(
         ["codec", "--run", str(tmp_path / "q1"), "-o", str(released / "live_plus_q1.safetensors"), "--quality", "1"]
     )
@@ -181,5 +243,5 @@ def test_train_export_and_use(photos, tmp_path, monkeypatch):
     coarse, finer = (live.compress(photo(70, 50), quality=q) for q in (1, 2))
     assert len(coarse) < len(finer)
     assert live.decompress(finer).size == (70, 50)
-    assert load_codec(fine).card["mu"] == 0.2
+    assert load_codec(fine).card["lambda"] == 5
     api._load_autoencoder.cache_clear()

@@ -1,4 +1,4 @@
-"""Training photos: a folder read once into memory, split by file hash, cropped deterministically by step.
+"""Training examples: photos or cached latents, in memory, split by file name's hash, cropped deterministically by step.
 
 The crops of step ``n`` depend on (seed, n) alone. So the data position of a run *is* its step number, and a resumed run
 sees exactly the pictures that an unbroken one would have seen.
@@ -7,6 +7,7 @@ sees exactly the pictures that an unbroken one would have seen.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,27 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from live.errors import InputError
+from live.errors import ConfigError, InputError
 
 VALIDATION_SHARE = 0.04
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch a process works on: its rank among ``world`` processes, and its device."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = torch.device("cpu")
+
+    def places(self, step: int, count: int) -> range:
+        """This process's places in the stream of examples at a step of ``count`` examples; ConfigError if uneven."""
+        if count % self.world:
+            raise ConfigError(f"a batch of {count} cannot be shared evenly by {self.world} processes")
+        return range(step * count + self.rank, (step + 1) * count, self.world)
+
+
+ALONE = Share()
 
 
 def is_validation(path: Path) -> bool:
@@ -25,46 +44,59 @@ def is_validation(path: Path) -> bool:
     return hashlib.sha256(path.name.encode()).digest()[0] < 256 * VALIDATION_SHARE
 
 
-class Photos:
-    """Photos in memory as uint8 (3, H, W), all at least ``smallest`` px a side (others are left out)."""
+class Examples:
+    """Tensors (c, H, W) in memory and the files they come from; ``flip``: whether a mirrored one is as good."""
 
-    def __init__(self, files: list[Path], smallest: int):
-        self.files, self.pictures = [], []
-        for path in tqdm(files, desc="photos", unit="file", leave=False):
-            with Image.open(path) as picture:
-                array = np.array(picture.convert("RGB"))
-            if min(array.shape[:2]) >= smallest:
-                self.files.append(path)
-                self.pictures.append(torch.from_numpy(array).permute(2, 0, 1))
-        if not self.files:
-            raise InputError(f"every photo is smaller than the {smallest}-px crop; use larger photos or a smaller crop")
+    def __init__(self, files: list[Path], tensors: list[Tensor], flip: bool):
+        self.files, self.tensors, self.flip = files, tensors, flip
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def batch(self, seed: int, step: int, count: int, crop: int) -> tuple[Tensor, list[Path]]:
-        """Crops of one step: (count, 3, crop, crop) in [0, 1], flipped at random, and the files they come from.
+    def batch(self, seed: int, step: int, count: int, crop: int, share: Share = ALONE) -> tuple[Tensor, list[Path]]:
+        """Crops of one step: (count / world, c, crop, crop) float32 on the share's device, and their files.
 
-        Each pass over the photos is a fresh permutation, so every photo is seen equally often.
+        Each pass over the examples is a fresh permutation, so every one is seen equally often.
         """
         crops, files = [], []
-        for place in range(step * count, (step + 1) * count):
+        for place in share.places(step, count):
             epoch, index = divmod(place, len(self))
             which = int(np.random.default_rng((seed, epoch)).permutation(len(self))[index])
             random = np.random.default_rng((seed, 1 << 32, place))
-            picture = self.pictures[which]
-            top = random.integers(0, picture.shape[1] - crop + 1)
-            left = random.integers(0, picture.shape[2] - crop + 1)
-            piece = picture[:, top : top + crop, left : left + crop]
-            crops.append(piece.flip(2) if random.integers(2) else piece)
+            tensor = self.tensors[which]
+            top = random.integers(0, tensor.shape[1] - crop + 1)
+            left = random.integers(0, tensor.shape[2] - crop + 1)
+            piece = tensor[:, top : top + crop, left : left + crop]
+            crops.append(piece.flip(2) if random.integers(2) and self.flip else piece)
             files.append(self.files[which])
-        return torch.stack(crops).float() / 255, files
+        return self.scaled(torch.stack(crops).to(share.device)), files
+
+    def middle(self, crop: int) -> Tensor:
+        """The middle (crop x crop) of every example, as (N, c, crop, crop) float32: the validation set's fixed view."""
+        pieces = []
+        for tensor in self.tensors:
+            top, left = (tensor.shape[1] - crop) // 2, (tensor.shape[2] - crop) // 2
+            pieces.append(tensor[:, top : top + crop, left : left + crop])
+        return self.scaled(torch.stack(pieces))
+
+    def scaled(self, tensors: Tensor) -> Tensor:
+        return tensors.float()
 
 
-def center_crops(photos: Photos, crop: int) -> Tensor:
-    """The middle (crop x crop) of every photo, as (N, 3, crop, crop) in [0, 1]: the validation set's fixed view."""
-    pieces = []
-    for picture in photos.pictures:
-        top, left = (picture.shape[1] - crop) // 2, (picture.shape[2] - crop) // 2
-        pieces.append(picture[:, top : top + crop, left : left + crop])
-    return torch.stack(pieces).float() / 255
+class Photos(Examples):
+    """Photos in memory as uint8 (3, H, W), all at least ``smallest`` px a side (others are left out); given as [0, 1]."""
+
+    def __init__(self, files: list[Path], smallest: int):
+        kept, pictures = [], []
+        for path in tqdm(files, desc="photos", unit="file", leave=False):
+            with Image.open(path) as picture:
+                array = np.array(picture.convert("RGB"))
+            if min(array.shape[:2]) >= smallest:
+                kept.append(path)
+                pictures.append(torch.from_numpy(array).permute(2, 0, 1))
+        if not kept:
+            raise InputError(f"every photo is smaller than the {smallest}-px crop; use larger photos or a smaller crop")
+        super().__init__(kept, pictures, flip=True)
+
+    def scaled(self, tensors: Tensor) -> Tensor:
+        return tensors.float() / 255

@@ -6,7 +6,6 @@ python -m training.export codec --run runs/plus-0.3 -o checkpoints/live_plus_q3.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from pathlib import Path
@@ -17,10 +16,10 @@ from torch import Tensor
 
 from live.artefact import write_artefact
 from live.checkpoints import export_codec
-from live.codecs import without_derived
-from live.codecs.plus import LivePlus, PlusConfig
+from live.codecs import make_codec, without_derived
+from live.command import Parser, run
 from live.config import parse
-from live.errors import LiveError, ModelError
+from live.errors import InputError, ModelError
 from live.files import picture_files
 from live.latents import load_autoencoder
 from live.latents.base import identity_of
@@ -28,7 +27,7 @@ from live.latents.compact import CONVENTION
 from live.latents.compact_net import CompactConfig, CompactNet
 from live.registry import rate_model_path
 
-from .data import Photos, center_crops, is_validation
+from .data import Photos, is_validation
 
 
 def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], int, dict[str, float]]:
@@ -43,13 +42,13 @@ def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], int, dict
 
 
 @torch.no_grad()
-def export_autoencoder(run: Path, output: Path, data: str) -> None:
+def export_autoencoder(folder: Path, output: Path, data: str) -> None:
     """Write the autoencoder and, beside it, ``*_rate_model``: the entropy model and gains it was trained with."""
-    state, config, step, figures = load_run(run)
+    state, config, step, figures = load_run(folder)
     net = CompactNet(parse(CompactConfig, config["model"]))
     weights = {k.removeprefix("net."): v.half() for k, v in state.items() if k.startswith("net.")}
     net.load_state_dict({k: v.float() for k, v in weights.items()})
-    held_out = center_crops(Photos([f for f in picture_files(data) if is_validation(f)], 256), 256)
+    held_out = Photos([f for f in picture_files(data) if is_validation(f)], 256).middle(256)
     latents = torch.cat([net.encoder(pictures * 2 - 1) for pictures in held_out.split(8)])
     weights["latent_mean"], weights["latent_std"] = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     card = {"config": config, "steps": step, "data": _data_name(data), "validation": figures}
@@ -67,19 +66,19 @@ def _levels(rate: dict[str, Any]) -> list[float]:
     return geometric(rate["mu_fine"], rate["mu_coarse"], rate["levels"])
 
 
-def export_run(run: Path, output: Path, quality: int, vae: str) -> None:
+def export_run(folder: Path, output: Path, quality: int, vae: str) -> None:
     """Write a codec run as a checkpoint of the given quality."""
-    state, config, step, figures = load_run(run)
-    codec = LivePlus(parse(PlusConfig, config["model"]))
-    codec.load_state_dict(state)
+    state, config, step, figures = load_run(folder)
     autoencoder = load_autoencoder(vae)
+    codec = make_codec(config["codec"], config["model"] | {"channels": autoencoder.channels})
+    codec.load_state_dict(state)
     figures.pop("step", None)
     card = {
         "quality": quality,
         "autoencoder": autoencoder.identity,
         "autoencoder_name": autoencoder.name,
         "factor": autoencoder.factor,
-        "mu": config["mu"],
+        "lambda": config["trained_at"],
         "steps": step,
         "training": config,
         "validation": figures,
@@ -92,8 +91,9 @@ def _data_name(data: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Export a training run as released weights.")
-    kinds = parser.add_subparsers(dest="kind", required=True)
+    """Run the command; returns the exit code."""
+    parser = Parser(prog="python -m training.export", description="Export a training run as released weights.")
+    kinds = parser.add_subparsers(dest="kind", required=True, parser_class=Parser)
     autoencoder = kinds.add_parser("autoencoder")
     autoencoder.add_argument("--data", default=os.environ.get("LIVE_TRAIN"), help="photos, for the latent statistics")
     codec = kinds.add_parser("codec")
@@ -103,18 +103,15 @@ def main(argv: list[str] | None = None) -> int:
         each.add_argument("--run", type=Path, required=True)
         each.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args(argv)
-    if args.kind == "autoencoder":
-        if not args.data:
-            parser.error("give the folder of photos with --data or LIVE_TRAIN")
+    if args.kind == "codec":
+        export_run(args.run, args.output, args.quality, args.vae)
+    elif args.data:
         export_autoencoder(args.run, args.output, args.data)
     else:
-        export_run(args.run, args.output, args.quality, args.vae)
+        raise InputError("give the folder of photos with --data or LIVE_TRAIN")
     print(f"{args.output}: {args.output.stat().st_size} bytes")
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except LiveError as error:
-        raise SystemExit(f"live: {error}") from None
+    raise SystemExit(run(main))

@@ -17,7 +17,11 @@ DISTS_CROP, DISTS_PICTURES = 96, 2
 
 @dataclass(frozen=True)
 class Phase:
-    """From step ``start`` on: batch size, crop (px) and the weights of the distortion."""
+    """From step ``start`` on: batch size, crop (px) and the weights of the distortion's terms.
+
+    On pictures in [0, 1]: l1, mse, alex (LPIPS-Alex), vgg (LPIPS-VGG), dists. On latents: latent_mse, in standard
+    deviations of their channel; latent_norm, the L2 norm of the difference over the whole batch (LIVE's "latent-mix").
+    """
 
     start: int
     batch: int
@@ -25,7 +29,15 @@ class Phase:
     l1: float = 2.0
     mse: float = 0.0
     alex: float = 1.0
+    vgg: float = 0.0
     dists: float = 0.0
+    latent_mse: float = 0.0
+    latent_norm: float = 0.0
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether a term needs the decoder's pictures."""
+        return any((self.l1, self.mse, self.alex, self.vgg, self.dists))
 
 
 def phase_at(phases: tuple[Phase, ...], step: int) -> Phase:
@@ -33,9 +45,9 @@ def phase_at(phases: tuple[Phase, ...], step: int) -> Phase:
     return [phase for phase in phases if phase.start <= step][-1]
 
 
-def bfloat16(enabled: bool) -> torch.autocast:
+def bfloat16(enabled: bool, device: torch.device) -> torch.autocast:
     """The context for the convolutions of autoencoder and DISTS while training; all else stays in float32."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def distortion_terms(decoded: Tensor, pictures: Tensor, weights: Phase, bf16: bool = False) -> dict[str, Tensor]:
@@ -45,13 +57,24 @@ def distortion_terms(decoded: Tensor, pictures: Tensor, weights: Phase, bf16: bo
         terms["l1"] = weights.l1 * F.l1_loss(decoded, pictures)
     if weights.mse:
         terms["mse"] = weights.mse * F.mse_loss(decoded, pictures)
-    if weights.alex:
-        terms["alex"] = weights.alex * lpips_network("alex")(decoded, pictures).mean()
+    for backbone, weight in (("alex", weights.alex), ("vgg", weights.vgg)):
+        if weight:
+            terms[backbone] = weight * lpips_network(backbone).to(decoded.device)(decoded, pictures).mean()
     if weights.dists:
         some = slice(DISTS_PICTURES)
-        with bfloat16(bf16):
-            distances = dists_network()(middle(decoded[some]), middle(pictures[some]))
+        with bfloat16(bf16, decoded.device):
+            distances = dists_network().to(decoded.device)(middle(decoded[some]), middle(pictures[some]))
         terms["dists"] = weights.dists * distances.mean()
+    return terms
+
+
+def latent_terms(decoded: Tensor, latents: Tensor, std: Tensor, weights: Phase) -> dict[str, Tensor]:
+    """The weighted terms of D on latents (B, c, h, w) by name; std: of their channels, (c,)."""
+    terms = {}
+    if weights.latent_mse:
+        terms["latent_mse"] = weights.latent_mse * (((decoded - latents) / std.reshape(-1, 1, 1)) ** 2).mean()
+    if weights.latent_norm:
+        terms["latent_norm"] = weights.latent_norm * torch.linalg.vector_norm(decoded - latents)
     return terms
 
 
@@ -71,6 +94,6 @@ def picture_figures(model: Callable[[Tensor], tuple[Tensor, Tensor]], pictures: 
         share = len(batch) / len(pictures)
         mse = ((decoded - batch) ** 2).mean((1, 2, 3))
         sums["psnr"] += share * (-10 * torch.log10(mse)).mean().item()
-        sums["alex"] += share * lpips_network("alex")(decoded, batch).mean().item()
+        sums["alex"] += share * lpips_network("alex").to(batch.device)(decoded, batch).mean().item()
         sums["bpp"] += share * bpp.item()
     return sums

@@ -14,7 +14,6 @@ the patch transform: how a finished run is taken further.
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 from dataclasses import dataclass
@@ -24,14 +23,15 @@ import torch
 from torch import Tensor, nn
 
 from live.artefact import read_artefact, read_card
+from live.command import Parser, run
 from live.config import load_yaml, parse
-from live.errors import LiveError
+from live.errors import InputError
 from live.files import picture_files
 from live.latents.compact_net import CompactConfig, CompactNet, patch_components
 from live.priors.hyper import Hyperprior
 from live.registry import rate_model_path
 
-from .data import Photos, center_crops, is_validation
+from .data import ALONE, Photos, Share, is_validation
 from .engine import Engine, Schedule
 from .losses import Phase, bfloat16, distortion_terms, phase_at, picture_figures
 
@@ -96,9 +96,9 @@ class CompressibleAutoencoder(nn.Module):
 
     def forward(self, pictures: Tensor, level: int | None) -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, H, W) in [0, 1] -> reconstruction in [0, 1], unclamped, and bits a pixel (scalar)."""
-        with bfloat16(self.bf16 and self.training):
+        with bfloat16(self.bf16 and self.training, pictures.device):
             latents = self.net.encoder(pictures * 2 - 1)
-        latents, bpp = latents.float(), torch.zeros(())
+        latents, bpp = latents.float(), torch.zeros((), device=pictures.device)
         if level is not None:
             gain = self.log_gain[level].exp()[:, None, None]
             y = latents * gain
@@ -106,7 +106,7 @@ class CompressibleAutoencoder(nn.Module):
             latents = estimate.y_hat / gain
             pixels = pictures.shape[0] * pictures.shape[2] * pictures.shape[3]
             bpp = (estimate.y_bits + estimate.z_bits) / pixels
-        with bfloat16(self.bf16 and self.training):
+        with bfloat16(self.bf16 and self.training, pictures.device):
             decoded = self.net.decoder(latents)
         return decoded.float() / 2 + 0.5, bpp
 
@@ -119,24 +119,29 @@ class AutoencoderStage:
         largest = max(phase.crop for phase in config.phases)
         self.config = config
         self.train = Photos([f for f in files if not is_validation(f)], largest)
-        self.held_out = center_crops(Photos([f for f in files if is_validation(f)], 256), 256)[:VALIDATION_PHOTOS]
+        self.held_out = Photos([f for f in files if is_validation(f)], 256).middle(256)[:VALIDATION_PHOTOS]
+        self.share = ALONE
         torch.manual_seed(config.schedule.seed)
         self.model = CompressibleAutoencoder(config)
         if init:
             self.model.load_released(init)
         else:
-            self.model.init_from([p.float() / 127.5 - 1 for p in self.train.pictures[::4]], config.rate)
+            self.model.init_from([p.float() / 127.5 - 1 for p in self.train.tensors[::4]], config.rate)
         self.model.to(memory_format=torch.channels_last)
+
+    def place(self, share: Share) -> None:
+        self.share = share
+        self.model.to(share.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
         phase, rate = phase_at(self.config.phases, step), self.config.rate
-        pictures, files = self.train.batch(self.config.schedule.seed, step, phase.batch, phase.crop)
+        pictures, files = self.train.batch(self.config.schedule.seed, step, phase.batch, phase.crop, self.share)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         clean = torch.rand(()).item() < rate.clean_share
         level = None if clean else int(torch.randint(rate.levels, ()).item())
         decoded, bpp = self.model(pictures, level)
         terms = distortion_terms(decoded, pictures, phase, self.config.schedule.bf16)
-        distortion = sum(terms.values(), torch.zeros(()))
+        distortion = sum(terms.values(), torch.zeros((), device=bpp.device))
         mu = 0.0 if level is None else self.model.mu[level]
         # The weight of a level in the sum: coarse levels have large losses, and would else drown the fine ones.
         loss = (distortion + mu * bpp) / math.sqrt(1 + 2 * mu)
@@ -145,24 +150,26 @@ class AutoencoderStage:
 
     def validate(self) -> dict[str, float]:
         self.model.eval()
+        held_out = self.held_out.to(self.share.device)
         figures: dict[str, float] = {}
         for level in (None, *range(0, self.config.rate.levels, 2)):
             name = "clean" if level is None else f"level{level}"
-            level_figures = picture_figures(lambda pictures: self.model(pictures, level), self.held_out)  # noqa: B023
+            level_figures = picture_figures(lambda pictures: self.model(pictures, level), held_out)  # noqa: B023
             figures |= {f"{name}_{k}": v for k, v in level_figures.items()}
         self.model.train()
         return figures
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Train the compact autoencoder to be faithful and compressible.")
+    """Run the command; returns the exit code."""
+    parser = Parser(prog="python -m training.train_autoencoder", description="Train the compact autoencoder.")
     parser.add_argument("--config", default="configs/autoencoder_compact.yaml")
     parser.add_argument("--data", default=os.environ.get("LIVE_TRAIN"), help="folder of photos (default: LIVE_TRAIN)")
     parser.add_argument("--run", default="runs/compact", help="run folder; an interrupted run there goes on")
     parser.add_argument("--init", type=Path, help="exported autoencoder to start from, its rate model beside it")
     args = parser.parse_args(argv)
     if not args.data:
-        parser.error("give a folder of photos with --data or LIVE_TRAIN")
+        raise InputError("give a folder of photos with --data or LIVE_TRAIN")
     values = load_yaml(args.config)
     if args.init:
         values["init"] = read_card(args.init)["identity"]
@@ -172,7 +179,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except LiveError as error:
-        raise SystemExit(f"live: {error}") from None
+    raise SystemExit(run(main, "its state is saved: run again to go on"))

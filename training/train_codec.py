@@ -1,18 +1,20 @@
-"""Train ``live_plus`` at one rate on a frozen autoencoder, through its decoder.
+"""Train a latent codec at one lambda on a frozen autoencoder.
 
-    python -m training.train_codec --mu 0.3 --config configs/live_plus.yaml --data DIR --run runs/plus-0.3 [--init PATH]
+    python -m training.train_codec --config configs/live_plus.yaml --lambda 2.5 --data DIR --run runs/plus-2.5 [--init PATH]
 
-The loss is D + mu * bpp with D as in ``train_autoencoder``: mu is the exchange rate, distortion a picture may gain to
-save one bit a pixel (large mu: small files). ``--init``: another rate's exported checkpoint (the sweep goes from fine to
-coarse, each from the last), else the rate model that the autoencoder was trained with gives the hyperprior its start.
+The loss is lambda * D + bpp, divided by lambda where that is above 1 (so that gradients keep their size); bpp counts the
+bits of a pixel of the picture. D is what the configuration weighs: pictures through the frozen decoder, or latents alone,
+which any autoencoder allows, and a latent cache (``--latents``) makes fast.
+
+``--init``: another lambda's exported checkpoint (a sweep goes from fine to coarse, each from the last). Without it
+``live_plus`` starts from the rate model that lies beside the autoencoder, where there is one.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,29 +22,39 @@ from torch import Tensor, nn
 
 from live.artefact import read_artefact
 from live.checkpoints import load_codec
-from live.codecs.plus import LivePlus, PlusConfig
+from live.codecs import LivePlus, make_codec
+from live.codecs.base import LatentCodec
+from live.command import Parser, run
 from live.config import load_yaml, parse
-from live.errors import LiveError
+from live.errors import ConfigError, InputError
 from live.files import picture_files
 from live.latents import load_autoencoder
+from live.latents.base import Autoencoder
 from live.latents.compact import CompactAutoencoder
 from live.registry import rate_model_path
 
-from .data import Photos, center_crops, is_validation
+from . import latent_cache
+from .data import ALONE, Photos, Share, is_validation
 from .engine import Engine, Schedule
-from .losses import Phase, bfloat16, distortion_terms, phase_at, picture_figures
+from .losses import Phase, bfloat16, distortion_terms, latent_terms, phase_at, picture_figures
 
-VALIDATION_PHOTOS = 24
+VALIDATION_PHOTOS, VALIDATION_CROP = 24, 256
 
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """Everything that ``train_codec`` reads; ``mu`` comes from the command line, so that one file serves a sweep."""
+    """Everything that ``train_codec`` reads.
+
+    codec and model: which one, and its sizes; lambdas: those of a sweep, fine to coarse; trained_at: the one of this
+    run, from the command line.
+    """
 
     schedule: Schedule
     phases: tuple[Phase, ...]
-    model: PlusConfig = PlusConfig()
-    mu: float = 0.0
+    codec: str = "live_plus"
+    model: dict = field(default_factory=dict)
+    lambdas: tuple[float, ...] = ()
+    trained_at: float = 0.0
 
 
 def rate_model_gain(mu: float, state: dict[str, Tensor]) -> Tensor:
@@ -53,85 +65,142 @@ def rate_model_gain(mu: float, state: dict[str, Tensor]) -> Tensor:
     return (gains[place - 1] + share * (gains[place] - gains[place - 1])).reshape(1, -1, 1, 1)
 
 
-def initial_codec(config: CodecConfig, autoencoder: CompactAutoencoder, init: str | None) -> LivePlus:
-    """The codec that training starts from: gains of the rate model at mu, weights of ``init`` or of the rate model."""
-    codec = LivePlus(config.model, autoencoder.statistics)
-    state, _ = read_artefact(rate_model_path(autoencoder.path), "rate_model")
-    state = {name: tensor.float() for name, tensor in state.items()}
-    hyper = {name.removeprefix("hyper."): t for name, t in state.items() if name.startswith("hyper.")}
-    codec.hyper.load_state_dict(hyper, strict=False)
+def initial_codec(config: CodecConfig, autoencoder: Autoencoder, init: Path | None) -> LatentCodec:
+    """The codec that training starts from: the weights of ``init``, else of the autoencoder's rate model, else new ones."""
+    codec = make_codec(config.codec, config.model | {"channels": autoencoder.channels})
     if init:
-        trained = load_codec(Path(init))
-        assert isinstance(trained, LivePlus)
+        trained = load_codec(init)
+        if trained.config != codec.config or type(trained) is not type(codec):
+            raise ConfigError(f"{init} is of another codec or size than the configuration; it cannot be started from")
         codec.load_state_dict(trained.state_dict())
-    # y = gain * (latent - mean) / std here, and gain * latent in the rate model.
-    log_gain = rate_model_gain(config.mu, state) + codec.std.log()
-    codec.log_gain.data.copy_(log_gain)
+    if isinstance(codec, LivePlus):
+        codec.set_statistics(autoencoder.statistics)
+        if isinstance(autoencoder, CompactAutoencoder) and rate_model_path(autoencoder.path).exists():
+            _take_rate_model(codec, rate_model_path(autoencoder.path), 1 / config.trained_at, with_hyper=not init)
     return codec
+
+
+def _take_rate_model(codec: LivePlus, path: Path, mu: float, with_hyper: bool) -> None:
+    state = {name: tensor.float() for name, tensor in read_artefact(path, "rate_model")[0].items()}
+    if with_hyper:
+        hyper = {name.removeprefix("hyper."): t for name, t in state.items() if name.startswith("hyper.")}
+        codec.hyper.load_state_dict(hyper, strict=False)
+    # y = gain * (latent - mean) / std here, and gain * latent in the rate model.
+    codec.log_gain.data.copy_(rate_model_gain(mu, state) + codec.std.log())
 
 
 class CodecStage:
     """What the engine runs: the codec trains, the autoencoder stays frozen."""
 
-    def __init__(self, config: CodecConfig, data: str | Path, vae: str, init: str | None):
-        autoencoder = load_autoencoder(vae)
-        if not isinstance(autoencoder, CompactAutoencoder):
-            raise LiveError(f"training through the decoder needs the project's own autoencoder, not {vae}")
-        self.config, self.autoencoder, self.net = config, autoencoder, autoencoder.net
+    def __init__(
+        self, config: CodecConfig, data: Path, autoencoder: Autoencoder, init: Path | None, cache: Path | None = None
+    ):
+        self.config, self.autoencoder, self.share = config, autoencoder, ALONE
+        self.pictures = any(phase.sees_pictures for phase in config.phases)
+        if self.pictures and (cache or not isinstance(autoencoder, CompactAutoencoder)):
+            what = "a latent cache" if cache else autoencoder.name
+            raise ConfigError(f"the configuration weighs pictures, which {what} cannot give; weigh latents alone")
         torch.manual_seed(config.schedule.seed)
-        self.model: nn.Module = initial_codec(config, autoencoder, init)
+        self.model: nn.Module = initial_codec(config, autoencoder, init)  # type: ignore[assignment]
         self.model.train().requires_grad_(True)
-        self.model.hyper.entropy_bottleneck.quantiles.requires_grad_(False)
+        if isinstance(self.model, LivePlus):  # its medians stay 0: see Hyperprior
+            self.model.hyper.entropy_bottleneck.quantiles.requires_grad_(False)
         self.model.to(memory_format=torch.channels_last)
-        files = picture_files(data)
         largest = max(phase.crop for phase in config.phases)
-        self.train = Photos([f for f in files if not is_validation(f)], largest)
-        self.held_out = center_crops(Photos([f for f in files if is_validation(f)], 256), 256)[:VALIDATION_PHOTOS]
+        self.from_cache = cache is not None
+        if cache:
+            self.train, held_out = latent_cache.read(cache, data, autoencoder, largest // autoencoder.factor)
+            self.held_out = held_out.middle(largest // autoencoder.factor)[:VALIDATION_PHOTOS]
+        else:
+            files = picture_files(data)
+            self.train = Photos([f for f in files if not is_validation(f)], largest)
+            held_out = Photos([f for f in files if is_validation(f)], VALIDATION_CROP)
+            self.held_out = held_out.middle(VALIDATION_CROP)[:VALIDATION_PHOTOS]
 
-    def reconstruct(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures (B, 3, H, W) in [0, 1] -> reconstruction, unclamped, and bits a pixel (scalar)."""
-        bf16 = self.config.schedule.bf16 and self.model.training
-        with torch.no_grad(), bfloat16(bf16):
-            latents = self.net.encoder(pictures * 2 - 1)
-        coded = self.model(latents.float())
-        pixels = pictures.shape[0] * pictures.shape[2] * pictures.shape[3]
-        with bfloat16(bf16):
-            decoded = self.net.decoder(coded.latents)
-        return decoded.float() / 2 + 0.5, (coded.y_bits + coded.z_bits) / pixels
+    def place(self, share: Share) -> None:
+        self.share = share
+        self.model.to(share.device)
+        if isinstance(self.autoencoder, CompactAutoencoder):
+            self.autoencoder.net.to(share.device)
+
+    @property
+    def _bf16(self) -> torch.autocast:
+        return bfloat16(self.config.schedule.bf16 and self.model.training, self.share.device)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] -> latents (B, c, h, w) without gradient."""
+        if not isinstance(self.autoencoder, CompactAutoencoder):
+            return self.autoencoder.encode(pictures.cpu()).to(self.share.device).clone()
+        with torch.no_grad(), self._bf16:
+            return self.autoencoder.net.encoder(pictures * 2 - 1).float()
+
+    def coded(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, c, h, w) -> decoded latents, and bits a pixel (scalar)."""
+        coded = self.model.estimate(latents)
+        pixels = latents.shape[0] * latents.shape[2] * latents.shape[3] * self.autoencoder.factor**2
+        return coded.latents, (coded.y_bits + coded.z_bits) / pixels
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents -> pictures in [0, 1], unclamped, with gradient."""
+        with self._bf16:
+            return self.autoencoder.net.decoder(latents).float() / 2 + 0.5
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
-        phase = phase_at(self.config.phases, step)
-        pictures, files = self.train.batch(self.config.schedule.seed, step, phase.batch, phase.crop)
-        decoded, bpp = self.reconstruct(pictures.contiguous(memory_format=torch.channels_last))
-        terms = distortion_terms(decoded, pictures, phase, self.config.schedule.bf16)
-        loss = sum(terms.values(), self.config.mu * bpp)
+        phase, factor = phase_at(self.config.phases, step), self.autoencoder.factor
+        crop = phase.crop // factor if self.from_cache else phase.crop
+        examples, files = self.train.batch(self.config.schedule.seed, step, phase.batch, crop, self.share)
+        examples = examples.contiguous(memory_format=torch.channels_last)
+        latents = examples if self.from_cache else self.encode(examples)
+        decoded, bpp = self.coded(latents)
+        terms = latent_terms(decoded, latents, self.autoencoder.statistics.std.to(latents), phase)
+        if phase.sees_pictures:
+            terms |= distortion_terms(self.decode(decoded), examples, phase, self.config.schedule.bf16)
+        weight = self.config.trained_at
+        loss = (weight * sum(terms.values(), torch.zeros((), device=bpp.device)) + bpp) / max(1.0, weight)
         return loss, {"bpp": bpp.item(), **{f"d_{k}": v.item() for k, v in terms.items()}}, files
 
+    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         self.model.eval()
-        figures = picture_figures(self.reconstruct, self.held_out)
+        held_out = self.held_out.to(self.share.device)
+        if self.pictures:
+            figures = picture_figures(self._through, held_out)
+        else:
+            latents = held_out if self.from_cache else self.encode(held_out)
+            decoded, bpp = self.coded(latents)
+            terms = latent_terms(decoded, latents, self.autoencoder.statistics.std.to(latents), self.config.phases[-1])
+            figures = {"bpp": bpp.item(), **{k: v.item() for k, v in terms.items()}}
+            figures["loss"] = self.config.trained_at * sum(v.item() for v in terms.values()) + bpp.item()
         self.model.train()
         return figures
 
+    def _through(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        decoded, bpp = self.coded(self.encode(pictures))
+        return self.decode(decoded), bpp
+
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Train live_plus at one rate on a frozen autoencoder.")
-    parser.add_argument("--mu", type=float, required=True, help="distortion worth one bit a pixel")
+    """Run the command; returns the exit code."""
+    parser = Parser(prog="python -m training.train_codec", description="Train a latent codec at one lambda.")
+    parser.add_argument("--lambda", dest="weight", type=float, help="weight of the distortion over bits a pixel")
     parser.add_argument("--config", default="configs/live_plus.yaml")
-    parser.add_argument("--data", default=os.environ.get("LIVE_TRAIN"), help="folder of photos (default: LIVE_TRAIN)")
-    parser.add_argument("--vae", default="compact")
-    parser.add_argument("--init", help="exported checkpoint of another rate to start from")
-    parser.add_argument("--run", required=True, help="run folder; an interrupted run there goes on")
+    parser.add_argument("--data", type=Path, default=os.environ.get("LIVE_TRAIN"), help="photos (default: LIVE_TRAIN)")
+    parser.add_argument("--latents", type=Path, metavar="CACHE", help="of training.latent_cache, made from --data")
+    parser.add_argument("--vae", default="compact", help="autoencoder: name, folder or hub id (%(default)s)")
+    parser.add_argument("--init", type=Path, help="exported checkpoint of another lambda to start from")
+    parser.add_argument("--run", type=Path, help="run folder; an interrupted run there goes on")
+    parser.add_argument("--list", action="store_true", help="only print the configuration's lambdas")
     args = parser.parse_args(argv)
-    if not args.data:
-        parser.error("give a folder of photos with --data or LIVE_TRAIN")
-    config = parse(CodecConfig, load_yaml(args.config) | {"mu": args.mu})
-    Engine(CodecStage(config, args.data, args.vae, args.init), config.schedule, args.run, config).run()
+    config = parse(CodecConfig, load_yaml(args.config) | ({"trained_at": args.weight} if args.weight else {}))
+    if args.list:
+        print(*(f"{value:g}" for value in config.lambdas))
+        return 0
+    if not args.data or not args.run or not args.weight or args.weight <= 0:
+        raise InputError("give a positive --lambda, a --run folder, and photos with --data or LIVE_TRAIN")
+    stage = CodecStage(config, Path(args.data), load_autoencoder(args.vae), args.init, args.latents)
+    Engine(stage, config.schedule, args.run, config).run()
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except LiveError as error:
-        raise SystemExit(f"live: {error}") from None
+    raise SystemExit(run(main, "its state is saved: run again to go on"))

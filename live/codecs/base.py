@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,14 @@ from torch.nn import functional as F
 
 from ..coder import Port
 from ..priors.tables import Tables
+
+
+class Coded(NamedTuple):
+    """Decoded latents (B, c, h, w) and the estimated bits of the whole batch in y and in z (scalars)."""
+
+    latents: Tensor
+    y_bits: Tensor
+    z_bits: Tensor
 
 
 class LatentCodec(ABC):
@@ -36,6 +44,10 @@ class LatentCodec(ABC):
         With ``latents`` they are analysed (Count, Write); without, the port supplies the symbols (Read). Returns the
         decoded latents (1, c, height, width) float32, the same either way.
         """
+
+    @abstractmethod
+    def estimate(self, latents: Tensor) -> Coded:
+        """Differentiable estimate over latents (B, c, h, w), h and w multiples of ``stride``: what training minimises."""
 
     @abstractmethod
     def symbol_count(self, height: int, width: int) -> int:

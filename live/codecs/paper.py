@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from ..coder import Port
 from ..priors.tables import Tables, factorized_tables, gaussian_tables
-from .base import LatentCodec, channel_indices, flat
-from .plus import Coded
+from .base import Coded, LatentCodec, channel_indices, flat
 
 SCALES = tuple(float(np.exp(x)) for x in np.linspace(np.log(0.11), np.log(256), 64))
 """CompressAI's default scale table: 64 standard deviations, log-spaced from 0.11 to 256."""

@@ -11,7 +11,6 @@ plain scalar quantisation of the normalised latents, and only has to improve on 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from ..latents.base import Statistics
 from ..nets import conv, res_blocks, zero_init
 from ..priors.hyper import HYPER_FACTOR, Hyperprior, anchor_mask, scale_table
 from ..priors.tables import Tables, factorized_tables, gaussian_tables
-from .base import LatentCodec, channel_indices, flat
+from .base import Coded, LatentCodec, channel_indices, flat
 
 MEAN_PRECISION = 64
 """Means are rounded to this fraction of a quantisation step, so that they are exact fixed-point numbers."""
@@ -38,14 +37,6 @@ class PlusConfig:
     analysis_blocks: int = 1
     synthesis_width: int = 112
     synthesis_blocks: int = 2
-
-
-class Coded(NamedTuple):
-    """Decoded latents (B, c, h, w) and the estimated bits of the whole batch in y and in z (scalars)."""
-
-    latents: Tensor
-    y_bits: Tensor
-    z_bits: Tensor
 
 
 def residual_transform(channels: int, width: int, blocks: int) -> nn.Sequential:
@@ -67,12 +58,19 @@ class LivePlus(nn.Module, LatentCodec):
         self.tables: dict[str, Tables] = {}
         self.card, self.identity = {"config": asdict(config)}, ""
         shape = (1, config.channels, 1, 1)
-        self.register_buffer("mean", torch.zeros(shape) if statistics is None else statistics.mean.reshape(shape))
-        self.register_buffer("std", torch.ones(shape) if statistics is None else statistics.std.reshape(shape))
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
+        if statistics:
+            self.set_statistics(statistics)
         self.log_gain = nn.Parameter(torch.full(shape, -torch.log(torch.tensor(step)).item()))
         self.g_a = residual_transform(config.channels, config.analysis_width, config.analysis_blocks)
         self.g_s = residual_transform(config.channels, config.synthesis_width, config.synthesis_blocks)
         self.hyper = Hyperprior(config.channels, config.width, config.z_channels, context=True)
+
+    def set_statistics(self, statistics: Statistics) -> None:
+        """Normalise latents by these statistics of their c channels."""
+        self.mean.copy_(statistics.mean.reshape(self.mean.shape))
+        self.std.copy_(statistics.std.reshape(self.std.shape))
 
     def analyse(self, latents: Tensor) -> Tensor:
         """g_a: latents (B, c, h, w) -> y (B, c, h, w), to be rounded to integers."""
@@ -84,7 +82,7 @@ class LivePlus(nn.Module, LatentCodec):
         u = y_hat / self.log_gain.exp()
         return (u + self.g_s(u)) * self.std + self.mean
 
-    def forward(self, latents: Tensor) -> Coded:
+    def estimate(self, latents: Tensor) -> Coded:
         """Differentiable estimate over latents (B, c, h, w), h and w multiples of 4."""
         estimate = self.hyper(self.analyse(latents))
         return Coded(self.synthesise(estimate.y_hat), estimate.y_bits, estimate.z_bits)

@@ -1,0 +1,37 @@
+"""What every command of the project shares: usage errors and refusals are one line on stderr, with exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from .errors import InputError, LiveError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says usage errors as one line, like every other refusal."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def run(main: Callable[[], int], interrupted: str = "nothing half-written") -> int:
+    """Call ``main`` and return the exit code: its own, 2 (refused) or 130 (interrupted; says what became of the work)."""
+    try:
+        return main()
+    except LiveError as error:
+        print(f"live: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output went away, as in: live models | head
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        print(f"live: {error.filename or 'the system'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("live: not enough memory for a picture of this size", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"live: interrupted; {interrupted}", file=sys.stderr)
+        return 130
