@@ -1,30 +1,61 @@
 #!/usr/bin/env bash
-# The rate sweep: train -> export a codec for every exchange rate mu, from fine to coarse, each from the last one's weights.
+# A lambda sweep: train -> export a codec for every lambda, from fine to coarse, each from the last one's weights;
+# then evaluate all of them beside the peers and plot.
 #
-#     LIVE_TRAIN=DIR ./sweep_lambda.sh [CONFIG [MU ...]]
+#     LIVE_TRAIN=PHOTOS ./sweep_lambda.sh [CONFIG [LAMBDA ...]]     configs/live_plus.yaml and its lambdas by default
+#     ./sweep_lambda.sh --quick                                    the whole chain in minutes, on scikit-image's photos
 #
-# Points whose checkpoint exists are skipped and an interrupted one resumes: run the same command again to go on.
-# LIVE_RUNS: folder of the training states (runs); LIVE_OUT: folder of the checkpoints (checkpoints).
+# Everything goes to out/sweep_NAME (LIVE_SWEEPS: another folder than out): runs/ holds training states, NAME/ the
+# checkpoints, points.csv every measured point, beside its plots. What is there already is skipped and an interrupted
+# training resumes: run the same command again to go on.
+#
+# LIVE_EVAL: folder of photos to evaluate on (Kodak where LIVE_KODAK points or kodak/ is filled, else scikit-image's)
+# LIVE_CODECS: peers to evaluate beside (jpeg,webp,heif,avif); LIVE_METRICS (psnr,ms_ssim,lpips_alex)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source scripts/env.sh
 
-config=${1:-configs/live_plus.yaml}
-[ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- 0.03 0.1 0.3 0.8 2 5
-runs=${LIVE_RUNS:-runs}
-out=${LIVE_OUT:-checkpoints}
+quick=
+if [ "${1:-}" = --quick ]; then
+    quick=1
+    shift
+fi
+default=configs/live_plus.yaml
+[ -z "$quick" ] || default=configs/quick.yaml
+config=${1:-$default}
+[ $# -eq 0 ] || shift
+[ $# -gt 0 ] || set -- $(python -m training.train_codec --config "$config" --list)
 name=$(basename "$config" .yaml)
-: "${LIVE_TRAIN:?set LIVE_TRAIN to a folder of training photos}"
+out=${LIVE_SWEEPS:-out}/sweep_$name
+if [ -n "$quick" ]; then
+    train=$(python -m scripts.sample_photos "$out/tiles" --tiles)
+else
+    train=${LIVE_TRAIN:?set LIVE_TRAIN to a folder of training photos}
+fi
 
 quality=$#
 init=()
-for mu in "$@"; do
-    checkpoint=$out/${name}_q$quality.safetensors
+for lambda in "$@"; do
+    checkpoint=$out/$name/lambda-$lambda.safetensors
     if [ ! -f "$checkpoint" ]; then
-        python -m training.train_codec --config "$config" --mu "$mu" --run "$runs/$name-mu$mu" "${init[@]}"
-        python -m training.export codec --run "$runs/$name-mu$mu" --quality "$quality" -o "$checkpoint"
+        run=$out/runs/lambda-$lambda
+        python -m training.train_codec --config "$config" --lambda "$lambda" --data "$train" --run "$run" "${init[@]}"
+        python -m training.export codec --run "$run" --quality "$quality" -o "$checkpoint"
     fi
     init=(--init "$checkpoint")
     quality=$((quality - 1))
 done
+
+data=${LIVE_EVAL:-${LIVE_KODAK:-}}
+[ -n "$data" ] || { [ -f kodak/kodim01.png ] && data=kodak; } || data=$(python -m scripts.sample_photos "$out/photos")
+limit=()
+codecs=${LIVE_CODECS:-jpeg,webp,heif,avif}
+metrics=${LIVE_METRICS:-psnr,ms_ssim,lpips_alex}
+if [ -n "$quick" ]; then
+    codecs=jpeg
+    limit=(--limit 2)
+    data=$(python -m scripts.sample_photos "$out/photos")
+fi
+python -m live.metrics.weights >/dev/null
+python -m testing.evaluate --data "$data" --codecs "$out/$name,$codecs" --metrics "$metrics" --out "$out" "${limit[@]}"
+python -m testing.curves --points "$out/points.csv" --metrics "$metrics" --out "$out/rd.png"

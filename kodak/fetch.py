@@ -5,7 +5,6 @@ Photos already there and right are kept, wrong ones are replaced, and nothing ha
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
@@ -13,7 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from live.errors import InputError, LiveError, OutputError
+from live.command import Parser, run
+from live.errors import InputError, OutputError
 from live.files import read_bytes, write_atomic
 from live.registry import sha256
 
@@ -105,19 +105,15 @@ def _download(name: str, out: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code, 0 or (refused) 2."""
-    parser = argparse.ArgumentParser(prog="python -m kodak.fetch", description=__doc__.splitlines()[0])
+    """Run the command; returns the exit code."""
+    parser = Parser(prog="python -m kodak.fetch", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=HERE, metavar="DIR", help="where to put them; default: kodak/")
     parser.add_argument("--from", type=Path, dest="source", metavar="DIR", help="copy from this folder, no network")
     args = parser.parse_args(argv)
-    try:
-        written = fetch(args.out, args.source)
-    except LiveError as error:
-        print(f"live: {error}", file=sys.stderr)
-        return 2
+    written = fetch(args.out, args.source)
     print(f"{len(SHA256)} photos in {args.out}, {len(written)} of them new")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(main, "run again to go on"))

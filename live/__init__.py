@@ -9,6 +9,7 @@ Importing ``live`` is cheap: torch is loaded by the first call that needs it.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from .errors import LiveError
@@ -16,6 +17,9 @@ from .errors import LiveError
 if TYPE_CHECKING:
     from .api import autoencode, compress, compress_latents, decompress, decompress_latents, estimate_bits
     from .checkpoints import qualities
+
+# CompressAI imports a package that calls this at import: two lines on stderr that a user can do nothing about.
+warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
 
 __version__ = "0.1.0"
 _API = ("autoencode", "compress", "compress_latents", "decompress", "decompress_latents", "estimate_bits")

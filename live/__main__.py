@@ -27,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     decompress.add_argument("input", type=Path)
     _output(decompress, "output picture, any format Pillow writes; default: beside the input, suffix .png")
     _decoder_choice(decompress)
+    decompress.add_argument("--vae", metavar="NAME", help="the autoencoder, if it is not the codec's own")
     decompress.set_defaults(run=commands.decompress)
 
     info = verbs.add_parser("info", help="what a .live file holds, without decoding it")
@@ -70,7 +71,6 @@ def _codec_choice(parser: argparse.ArgumentParser) -> None:
 
 def _decoder_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="the codec checkpoint, if it is not embedded")
-    parser.add_argument("--vae", metavar="NAME", help="the autoencoder, if it is not the codec's own")
     parser.add_argument(
         "--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="refuse larger pictures (%(default)s)"
     )

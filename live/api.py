@@ -59,7 +59,7 @@ def decompress(
     checkpoint and vae: needed only when the file was made with others than the embedded ones. Raises NotLiveFile,
     NewerFormat, UnknownModel, DamagedFile or DecodeMismatch; InputError when the file holds latents.
     """
-    file = unpack(bytes(data), max_pixels)
+    file = unpack(_bytes_of(data), max_pixels)
     if file.latents:
         raise InputError("the file holds latents, not a picture; use live.decompress_latents or: live latents unpack")
     codec = _codec_of(file, checkpoint)
@@ -83,7 +83,9 @@ def compress_latents(
     the codec was trained on. Raises InputError or ModelError.
     """
     codec = _codec(quality, checkpoint)
-    tensor = torch.as_tensor(latents).detach().cpu().float()
+    if not isinstance(latents, Tensor) or not latents.is_floating_point():
+        raise InputError(f"latents must be a floating-point torch tensor, not {_kind(latents)}")
+    tensor = latents.detach().cpu().float()
     if tensor.dim() == 3:
         tensor = tensor[None]
     if tensor.dim() != 4 or tensor.shape[0] != 1 or tensor.shape[1] != codec.channels or not tensor.numel():
@@ -100,7 +102,7 @@ def compress_latents(
 
 def decompress_latents(data: bytes, *, checkpoint: str | Path | None = None, max_pixels: int = MAX_PIXELS) -> Tensor:
     """The latents (1, c, h, w) float32 of a LIVE file; of a picture's file, the latents its autoencoder would decode."""
-    file = unpack(bytes(data), max_pixels)
+    file = unpack(_bytes_of(data), max_pixels)
     codec = _codec_of(file, checkpoint)
     height, width = file.height, file.width
     if not file.latents:
@@ -127,6 +129,16 @@ def autoencode(picture: Any, vae: str | Autoencoder = DEFAULT_VAE) -> Image.Imag
     autoencoder = vae if isinstance(vae, Autoencoder) else _load_autoencoder(vae)
     pictures = autoencoder.decode(_encode_padded(autoencoder, to_tensor(image)))
     return to_image(pictures[:, :, : image.height, : image.width])
+
+
+def _bytes_of(data: Any) -> bytes:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise InputError(f"give the bytes of a LIVE file, not {_kind(data)}; of a path: Path(...).read_bytes()")
+    return bytes(data)
+
+
+def _kind(value: Any) -> str:
+    return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _pack(codec: LatentCodec, latents: Tensor, size: tuple[int, int], identity: str, is_latents: bool) -> bytes:

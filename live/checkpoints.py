@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -49,11 +50,12 @@ def by_quality(quality: int) -> Checkpoint:
 
 def by_identity(prefix: bytes, extra: Path | None = None) -> Checkpoint:
     """The checkpoint whose identity begins with ``prefix``: ``extra``, else an embedded one; UnknownModel otherwise."""
-    candidates = embedded_checkpoints()
-    if extra is not None:
-        if not extra.is_file():
-            raise ModelError(f"no checkpoint at {extra}")
-        candidates = [Checkpoint(extra, _card_of(extra))]
+    if extra is None:
+        candidates = embedded_checkpoints()
+    elif extra.is_file():
+        candidates = [Checkpoint(extra, read_card(extra))]
+    else:
+        raise ModelError(f"no checkpoint at {extra}")
     for candidate in candidates:
         if str(candidate.card.get("identity", "")).startswith(prefix.hex()):
             return candidate
@@ -64,8 +66,10 @@ def by_identity(prefix: bytes, extra: Path | None = None) -> Checkpoint:
     )
 
 
-def _card_of(path: Path) -> dict[str, Any]:
-    return read_artefact(path, "codec")[1]
+def conventions_of(card: dict[str, Any]) -> str:
+    """What of a card changes how a file decodes, as the text that the identity covers beside the tensors."""
+    kept = ("codec", "config", "factor", "latent_scale", "quality", "autoencoder")
+    return json.dumps({key: card.get(key) for key in kept}, sort_keys=True)
 
 
 @lru_cache(maxsize=16)
@@ -76,11 +80,13 @@ def load_codec(path: Path) -> LatentCodec:
     from .priors.tables import Tables
 
     tensors, card = read_artefact(path, "codec")
-    if identity_of(tensors, card.get("codec", "")) != card.get("identity"):
-        raise ModelError(f"{path} is damaged: its weights do not have the hash that its card states")
+    if identity_of(tensors, conventions_of(card)) != card.get("identity"):
+        raise ModelError(f"{path} is damaged: it does not have the hash that its card states")
     try:
         codec = make_codec(card["codec"], card["config"])
-        codec.tables = {name: Tables.from_tensors(tensors, f"tables.{name}") for name in ("y", "z")}
+        codec.tables = {
+            name: Tables.from_tensors(tensors, f"tables.{name}", rows) for name, rows in codec.table_rows.items()
+        }
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise ModelError(f"{path} is not a codec checkpoint that this release reads: {error}") from None
     if set(tensors) != set(state_of(codec)):
@@ -108,6 +114,8 @@ def export_codec(codec: LatentCodec, path: Path, card: dict[str, Any], half: boo
     for name, tables in codec.tables.items():
         state |= tables.to_tensors(f"tables.{name}")
     full = {"kind": "codec", "codec": codec.name, "config": asdict(codec.config), **card}
-    write_artefact(path, state, full | {"identity": identity_of(state, codec.name)})
+    if not 0 <= full["quality"] <= 255:
+        raise ModelError(f"quality {full['quality']} does not fit a file's one byte; choose 1 to 255")
+    write_artefact(path, state, full | {"identity": identity_of(state, conventions_of(full))})
     load_codec.cache_clear()
     return load_codec(path)

@@ -16,11 +16,11 @@ from abc import ABC, abstractmethod
 import numpy as np
 from compressai.ans import BufferedRansEncoder, RansDecoder
 
-from .errors import DamagedFile
+from .errors import DamagedFile, InputError
 from .priors.tables import Tables
 
 SYMBOL_LIMIT = 1 << 14
-"""Symbols are clipped to this magnitude when written, and a larger one is refused when read."""
+"""A symbol of larger magnitude is refused, when written and when read."""
 
 
 class Port(ABC):
@@ -47,8 +47,7 @@ class Count(Port):
         self.bits = 0.0
 
     def _code(self, symbols: np.ndarray | None, indices: np.ndarray, tables: Tables) -> np.ndarray:
-        assert symbols is not None
-        symbols = _clip(symbols)
+        symbols = _bounded(symbols)
         self.bits += tables.bits(symbols, indices)
         return symbols
 
@@ -61,8 +60,7 @@ class Write(Port):
         self._encoder = BufferedRansEncoder()
 
     def _code(self, symbols: np.ndarray | None, indices: np.ndarray, tables: Tables) -> np.ndarray:
-        assert symbols is not None
-        symbols = _clip(symbols)
+        symbols = _bounded(symbols)
         self._encoder.encode_with_indexes(symbols.tolist(), indices.tolist(), *tables.lists)
         return symbols
 
@@ -90,5 +88,8 @@ class Read(Port):
         return read
 
 
-def _clip(symbols: np.ndarray) -> np.ndarray:
-    return np.clip(symbols, -SYMBOL_LIMIT, SYMBOL_LIMIT).astype(np.int32)
+def _bounded(symbols: np.ndarray | None) -> np.ndarray:
+    assert symbols is not None
+    if symbols.size and np.abs(symbols).max() > SYMBOL_LIMIT:
+        raise InputError("the latents are far outside what the codec was trained on; check their scale")
+    return symbols.astype(np.int32)

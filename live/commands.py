@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from .errors import InputError, OutputError, UnknownModel
+from .errors import InputError, LiveError, OutputError, UnknownModel
 from .files import check_output, picture_files, read_bytes, require_file, write_atomic
 
 LATENT_SUFFIX = ".safetensors"
@@ -15,6 +15,10 @@ OUTPUT_FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
     ".ppm": "PPM",
 }  # fmt: skip
+SAVE_OPTIONS: dict[str, dict[str, object]] = {
+    "JPEG": {"quality": 95, "subsampling": "4:4:4"}, "WEBP": {"lossless": True},
+}  # fmt: skip
+"""A second loss would go unnoticed: none where the format allows it, little in JPEG."""
 
 
 def compress(args: Namespace) -> int:
@@ -22,6 +26,8 @@ def compress(args: Namespace) -> int:
     if args.input.is_dir():
         return _compress_folder(args)
     if args.input.suffix == LATENT_SUFFIX:
+        if args.alpha is not None:
+            raise InputError(f"{args.input} holds latents, which have no transparency; leave --alpha out")
         args.key = None
         return pack_latents(args)
     output = args.output or args.input.with_suffix(".live")
@@ -67,7 +73,7 @@ def _compress_folder(args: Namespace) -> int:
             if output.exists():
                 check_output(output, args.force)
             rows.append((source, *_compress_picture(args, source, output)))
-        except (InputError, OutputError) as error:
+        except LiveError as error:
             failures.append(str(error))
     for source, size, pixels in rows:
         print(f"{source.relative_to(args.input)!s:40} {size:10d} bytes {8 * size / pixels:8.4f} bpp")
@@ -112,7 +118,8 @@ def _encoded(image: object, suffix: str) -> bytes:
     assert isinstance(image, Image.Image)
     buffer = io.BytesIO()
     try:
-        image.save(buffer, OUTPUT_FORMATS[suffix.lower()])
+        kind = OUTPUT_FORMATS[suffix.lower()]
+        image.save(buffer, kind, **SAVE_OPTIONS.get(kind, {}))
     except (OSError, ValueError, KeyError) as error:
         raise OutputError(f"cannot write {image.width} x {image.height} pixels as {suffix}: {error}") from None
     return buffer.getvalue()

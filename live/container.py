@@ -33,7 +33,7 @@ LATENT_PIXELS = 64
 """Pixels that a latent position stands for in these limits (an autoencoder of f = 8)."""
 MIN_BYTES = 3 + 1 + 1 + 8 + 4 + 1 + 1 + 1 + 1 + 8
 MAX_PIXELS_PER_BYTE = 1 << 17
-"""A file whose size claims more pixels than this for each of its bytes is not plausible: even z alone costs more."""
+"""A file that claims more pixels than this for each of its bytes is not plausible; decoding it could take all memory."""
 
 
 @dataclass(frozen=True)

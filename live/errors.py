@@ -39,3 +39,8 @@ class DamagedFile(LiveError):
 
 class DecodeMismatch(LiveError):
     """The decoded symbols are not those that were encoded (the CRC-32 over the symbols does not hold)."""
+
+
+def first_line(error: Exception) -> str:
+    """What another library said, as part of a sentence of ours: its first line, or its kind if it said nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

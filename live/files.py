@@ -20,6 +20,8 @@ def check_output(path: Path, force: bool) -> None:
     """Refuse early, before any work: an existing output without --force, or a folder that cannot be written."""
     if path.is_dir():
         raise OutputError(f"{path} is a folder; give a file name with -o")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} is not a regular file; give another name with -o")
     if path.exists() and not force:
         raise OutputError(f"{path} exists already; use --force to replace it")
     folder = path.parent
@@ -32,7 +34,7 @@ def check_output(path: Path, force: bool) -> None:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write to a temporary file beside ``path``, then rename: the old file stays whole until the new one is."""
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".live-")
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from None
     try:

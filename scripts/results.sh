@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # Make the committed results anew, from Kodak (LIVE_KODAK, or kodak/ once fetched), and the README's figures from them.
-# About 20 minutes on two cores. out/kodak is resumable: remove it to measure anew.
+# About 25 minutes on two cores. An interrupted run goes on: out/kodak is kept until the results are in place.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source scripts/env.sh
-data=${LIVE_KODAK:-kodak}
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+data=$(realpath "${LIVE_KODAK:-$live_root/kodak}")
+cd "$live_root"
+mkdir -p out/kodak results assets
 python -m live.metrics.weights
-python -m testing.autoencoder --vae compact --data "$data" --json >out/kodak_autoencoder.json.new
-python -m testing.evaluate --data "$data" --codecs live_plus,jpeg,webp,heif,avif --out out/kodak
-mv out/kodak_autoencoder.json.new results/kodak_autoencoder.json
+[ -s out/kodak/autoencoder.json ] ||
+    { python -m testing.autoencoder --vae compact --data "$data" --json >out/kodak/new && mv out/kodak/new out/kodak/autoencoder.json; }
+python -m testing.evaluate --data "$data" --codecs live_plus,jpeg,webp,heif,avif --metrics psnr,ms_ssim,lpips_alex --out out/kodak
+python -m testing.quickstart --out out/kodak_side_by_side --data "$data" --limit 3
 cp out/kodak/points.csv results/kodak.csv
-python -m testing.quickstart --out out/assets --data kodak/none 2>/dev/null || python -m testing.quickstart --out out/assets
-cp out/assets/side_by_side.png assets/side_by_side.png
+cp out/kodak/autoencoder.json results/kodak_autoencoder.json
+cp out/kodak_side_by_side/side_by_side.png assets/side_by_side.png
 python -m testing.figures
+rm -r out/kodak # else retrained weights would keep the old ones' points

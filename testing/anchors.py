@@ -35,7 +35,7 @@ class Anchor(Protocol):
     """A codec under test.
 
     name: how tables and the command line call it; label: for figures, with the chroma format; suffix: of its files;
-    settings: integers in order of rate, low to high; container: bytes of each file that code no picture.
+    settings: numbers in order of rate, low to high; container: bytes of each file that code no picture.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Anchor(Protocol):
     container: int
 
     @property
-    def settings(self) -> tuple[int, ...]: ...
+    def settings(self) -> tuple[float, ...]: ...
 
     def encode(self, image: Image.Image, quality: int) -> bytes:
         """A PIL RGB picture, 8 bit, as the bytes of a complete file. ModelError when the codec is not installed."""

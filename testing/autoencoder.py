@@ -6,7 +6,6 @@ decoded, rounded to 8 bits and scored against the original.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import statistics
@@ -20,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from live.errors import InputError, LiveError
+from live.command import Parser, run
+from live.errors import InputError
 from live.files import picture_files
 from live.latents import load_autoencoder
 from live.latents.base import Autoencoder
@@ -28,8 +28,8 @@ from live.media import read_picture, to_image, to_tensor
 from live.metrics.distortion import psnr
 from live.metrics.perceptual import dists_network, lpips_network
 
-PERCEPTUAL_SMALLEST = 32
-"""Shortest side in px that LPIPS's AlexNet takes."""
+from .results import METRICS
+
 COLUMNS = ("psnr", "lpips_alex", "dists", "encode_s", "decode_s")
 
 
@@ -50,15 +50,15 @@ def round_trip(autoencoder: Autoencoder, picture: Tensor) -> tuple[Tensor, float
 
 @torch.inference_mode()
 def score(autoencoder: Autoencoder, path: Path) -> dict[str, Any]:
-    """One picture's row: its name, psnr (dB, RGB), lpips_alex, dists (None under 32 px a side) and seconds."""
+    """One picture's row: its name, psnr (dB, RGB), lpips_alex, dists (None for pictures too small for them) and seconds."""
     picture = to_tensor(read_picture(path))
     result, encode_s, decode_s = round_trip(autoencoder, picture)
-    large = min(picture.shape[2:]) >= PERCEPTUAL_SMALLEST
+    large = {name: min(picture.shape[2:]) >= METRICS[name].smallest for name in ("lpips_alex", "dists")}
     return {
         "picture": path.name,
         "psnr": psnr(picture, result).item(),
-        "lpips_alex": lpips_network()(picture, result).item() if large else None,
-        "dists": dists_network()(picture, result).item() if large else None,
+        "lpips_alex": lpips_network()(picture, result).item() if large["lpips_alex"] else None,
+        "dists": dists_network()(picture, result).item() if large["dists"] else None,
         "encode_s": encode_s,
         "decode_s": decode_s,
     }
@@ -94,27 +94,22 @@ def table(rows: list[dict[str, Any]], summary: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code, 0 or (refused) 2."""
-    parser = argparse.ArgumentParser(prog="python -m testing.autoencoder", description=__doc__.splitlines()[0])
+    """Run the command; returns the exit code."""
+    parser = Parser(prog="python -m testing.autoencoder", description=__doc__.splitlines()[0])
     parser.add_argument("--vae", default="compact", metavar="NAME", help="name, folder or hub id (%(default)s)")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of pictures")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures, by name")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: torch's choice")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     args = parser.parse_args(argv)
-    try:
-        if any(value is not None and value < 1 for value in (args.limit, args.threads)):
-            raise InputError("--limit and --threads must be at least 1")
-        if args.threads:
-            torch.set_num_threads(args.threads)
-        files = picture_files(args.data)[: args.limit]
-        rows, summary = evaluate(load_autoencoder(args.vae), files)
-    except LiveError as error:
-        print(f"live: {error}", file=sys.stderr)
-        return 2
+    if any(value is not None and value < 1 for value in (args.limit, args.threads)):
+        raise InputError("--limit and --threads must be at least 1")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    rows, summary = evaluate(load_autoencoder(args.vae), picture_files(args.data)[: args.limit])
     print(json.dumps(summary) if args.json else table(rows, summary))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(main))

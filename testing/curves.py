@@ -1,4 +1,7 @@
-"""Figures: rate-distortion curves from the table of results, and pictures side by side."""
+"""Figures: rate-distortion curves from the table of results, and pictures side by side.
+
+python -m testing.curves --points points.csv --metrics psnr,lpips_alex --out rd.png [--reference original]
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,11 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from PIL import Image
 
+from live.command import Parser, run
 from live.errors import InputError
 
 from .ours import codec_of
-from .results import METRICS, REFERENCES, mean_per_setting
+from .results import METRICS, REFERENCES, load, mean_per_setting
 
 COLOURS = {
     "live_plus": "#d1495b",
@@ -167,3 +171,23 @@ def _middle(picture: Image.Image, crop: tuple[int, int]) -> Image.Image:
     width, height = (min(size, limit) for size, limit in zip(picture.size, crop, strict=True))
     left, top = (picture.width - width) // 2, (picture.height - height) // 2
     return picture.crop((left, top, left + width, top + height))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = Parser(prog="python -m testing.curves", description="Draw rate-distortion curves from measured points.")
+    parser.add_argument("--points", type=Path, required=True, metavar="CSV", help="results of testing.evaluate")
+    parser.add_argument("--metrics", default="psnr,lpips_alex", metavar="A,B", help=f"of {', '.join(METRICS)}")
+    parser.add_argument("--reference", choices=REFERENCES, default="original")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="figure: .png, .svg or .pdf")
+    args = parser.parse_args(argv)
+    metrics = [name for name in args.metrics.split(",") if name]
+    if unknown := [name for name in metrics if name not in METRICS]:
+        raise InputError(f"unknown metric {unknown[0]}; choose from {', '.join(METRICS)}")
+    rd_plot(load(args.points), metrics, args.out, reference=args.reference)
+    print(args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

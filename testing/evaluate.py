@@ -77,14 +77,14 @@ class Job:
     picture: Path
     name: str
     codec: str
-    setting: int
+    setting: float
     references: tuple[str, ...]
 
 
-def coded_file(out: Path, codec: str, name: str, setting: int) -> Path:
+def coded_file(out: Path, codec: str, name: str, setting: float) -> Path:
     """Where the coded file of a picture is kept."""
     peer = codec_of(codec)
-    return out / FILES / peer.name / f"{name}_q{setting}{peer.suffix}"
+    return out / FILES / peer.name / f"{name}_q{setting:g}{peer.suffix}"
 
 
 def decode_file(codec: str, path: Path) -> tuple[Image.Image, float]:
@@ -108,7 +108,7 @@ class Evaluation:
         self.dataset, self.out, self.metrics = dataset, out, metrics
         # Ctrl-C is for this process; it ends the other.
         self.decoder = ProcessPoolExecutor(1, get_context("spawn"), signal, (SIGINT, SIG_IGN))
-        self.warm: set[tuple[str, int]] = set()
+        self.warm: set[tuple[str, float]] = set()
 
     def measure(self, job: Job) -> list[Point]:
         """One point a reference. The first file of a codec at a setting is made twice, so that no load is timed."""

@@ -38,7 +38,10 @@ class LivePlus:
 
 
 class Checkpoints:
-    """Every codec checkpoint in a folder as one codec named after the folder; the setting is the card's quality."""
+    """Every codec checkpoint in a folder as one codec named after the folder.
+
+    The setting is the lambda that the card states, or its quality where it states none.
+    """
 
     suffix = ".live"
     container = HEADER_BYTES
@@ -48,22 +51,26 @@ class Checkpoints:
         self.name = self.label = self.folder.resolve().name
 
     @cached_property
-    def _paths(self) -> dict[int, tuple[Path, str]]:
-        """Path and identity by quality, ascending."""
+    def _paths(self) -> dict[float, tuple[Path, str]]:
+        """Path and identity by setting, ascending."""
         from live.artefact import read_card
 
         cards = [(path, read_card(path)) for path in sorted(self.folder.glob("*.safetensors"))]
-        codecs = [(card["quality"], path, card["identity"]) for path, card in cards if card.get("kind") == "codec"]
+        codecs = [
+            (card.get("lambda") or card["quality"], path, card["identity"])
+            for path, card in cards
+            if card.get("kind") == "codec"
+        ]
         if not codecs:
             raise InputError(f"no codec checkpoints in {self.folder}")
-        return {quality: (path, identity) for quality, path, identity in sorted(codecs)}
+        return {setting: (path, identity) for setting, path, identity in sorted(codecs)}
 
     @property
-    def settings(self) -> tuple[int, ...]:
+    def settings(self) -> tuple[float, ...]:
         return tuple(self._paths)
 
-    def encode(self, image: Image.Image, quality: int) -> bytes:
-        return live.compress(image, checkpoint=self._paths[quality][0])
+    def encode(self, image: Image.Image, setting: float) -> bytes:
+        return live.compress(image, checkpoint=self._paths[setting][0])
 
     def decode(self, data: bytes) -> Image.Image:
         model = unpack(data).model.hex()

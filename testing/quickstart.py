@@ -19,6 +19,7 @@ from live.command import Parser, run
 from live.errors import InputError
 from live.files import picture_files
 from live.media import read_picture
+from scripts.sample_photos import write as write_samples
 
 from .anchors import ANCHORS
 from .curves import Panel, rd_plot, side_by_side
@@ -39,17 +40,7 @@ def photos(out: Path, data: Path | None) -> Path:
     folder = data or kodak_dir()
     if folder:
         return folder
-    try:
-        from skimage import data as shipped
-    except ImportError:
-        raise InputError("no photos: give a folder with --data, set LIVE_KODAK, or install scikit-image") from None
-    arrays = {name: getattr(shipped, name)() for name in ("astronaut", "chelsea", "coffee", "rocket")}
-    arrays["motorcycle"] = shipped.stereo_motorcycle()[0]
-    folder = out / "scikit-image"
-    make_folder(folder)
-    for name, array in arrays.items():
-        Image.fromarray(array).save(folder / f"{name}.png")
-    return folder
+    return write_samples(out / "scikit-image")
 
 
 def nearest_size(peer: str, image: Image.Image, size: int) -> bytes:
@@ -67,7 +58,7 @@ def comparison(picture: Path, name: str, out: Path, points: pd.DataFrame) -> lis
     ours = points[(points["codec"] == CODEC) & (points["picture"] == name)].sort_values("bytes")
     reachable = ours[ours["bytes"] >= smallest]
     chosen = (reachable.head(1) if len(reachable) else ours.tail(1)).iloc[0]
-    file = coded_file(out, CODEC, name, int(chosen["setting"])).read_bytes()
+    file = coded_file(out, CODEC, name, chosen["setting"]).read_bytes()
     files = {CODEC: file} | {peer: nearest_size(peer, image, len(file)) for peer in PEERS}
     panels = [Panel(image, f"{name}\noriginal, {image.width} x {image.height}")]
     for codec, data in files.items():

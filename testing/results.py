@@ -48,7 +48,7 @@ class Point:
     dataset: str
     picture: str
     codec: str
-    setting: int
+    setting: float
     reference: str
     width: int
     height: int
@@ -151,7 +151,7 @@ def markdown(means: pd.DataFrame, metrics: list[str]) -> str:
     rows = [header, ["---", *["---:"] * (len(header) - 1)]]
     for row in means.itertuples(index=False):
         figures = [_number(getattr(row, name), METRICS[name].digits) for name in metrics]
-        rows.append([row.codec, f"{row.setting}", f"{row.pictures}", f"{row.bytes:.0f}", f"{row.bpp:.4f}", *figures])
+        rows.append([row.codec, f"{row.setting:g}", f"{row.pictures}", f"{row.bytes:.0f}", f"{row.bpp:.4f}", *figures])
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     return "\n".join("| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows)
 

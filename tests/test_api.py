@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from PIL import Image
 
 import live
 from live import container
+from live.artefact import read_artefact, write_artefact
+from live.checkpoints import conventions_of
 from live.errors import DamagedFile, DecodeMismatch, InputError, ModelError, NotLiveFile, UnknownModel
+from live.latents.base import identity_of
 
 pytestmark = pytest.mark.usefixtures("small_live")
 
@@ -172,3 +176,39 @@ def test_compress_reads_encoded_pictures(tmp_path):
     path = tmp_path / "photo.png"
     path.write_bytes(buffer.getvalue())
     assert live.compress(path, quality=1) == live.compress(Image.open(buffer), quality=1)
+
+
+@pytest.mark.parametrize("data", ["a.live", Path("a.live"), 3, None])
+def test_what_are_no_bytes_is_refused_in_words(data):
+    with pytest.raises(live.LiveError, match="give the bytes"):
+        live.decompress(data)
+
+
+@pytest.mark.parametrize("latents", [[[1.0]], None, "x", torch.zeros(4, 4, 4, dtype=torch.int64)])
+def test_what_is_no_latent_tensor_is_refused_in_words(latents):
+    with pytest.raises(live.LiveError, match="floating-point torch tensor"):
+        live.compress_latents(latents, 1)
+
+
+def test_latents_out_of_all_bounds_are_refused():
+    with pytest.raises(live.LiveError, match="far outside"):
+        live.compress_latents(torch.full((4, 8, 8), 1e7), 1)
+
+
+@pytest.mark.parametrize("change", [{"latent_scale": 3.0}, {"factor": 16}, {"quality": 9}])
+def test_a_card_that_would_decode_otherwise_is_noticed(small_live, tmp_path, change):
+    tensors, card = read_artefact(small_live / "live_plus_q1.safetensors", "codec")
+    write_artefact(tmp_path / "other.safetensors", tensors, card | change)
+    with pytest.raises(live.LiveError, match="does not have the hash"):
+        live.compress(photo(24, 16), checkpoint=tmp_path / "other.safetensors")
+
+
+def test_tables_of_too_few_rows_are_refused(small_live, tmp_path):
+    """The range coder trusts its row numbers."""
+    tensors, card = read_artefact(small_live / "live_plus_q1.safetensors", "codec")
+    for name in ("cdfs", "sizes", "offsets"):
+        tensors[f"tables.y.{name}"] = tensors[f"tables.y.{name}"][:1]
+    card["identity"] = identity_of(tensors, conventions_of(card))
+    write_artefact(tmp_path / "short.safetensors", tensors, card)
+    with pytest.raises(live.LiveError, match="1 rows instead of 64"):
+        live.compress(photo(24, 16), checkpoint=tmp_path / "short.safetensors")

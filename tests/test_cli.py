@@ -167,3 +167,13 @@ def test_help_and_info_do_not_load_torch(tmp_path):
     for arguments in (["info", str(tmp_path / "photo.live")], ["models"]):
         done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def test_a_process_says_one_line_and_nothing_else(tmp_path):
+    """No library's warning joins ours on stderr, neither in success nor in refusal."""
+    photo(24, 16).save(tmp_path / "a.png")
+    command = [sys.executable, "-m", "live", "compress", str(tmp_path / "a.png")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run([*command, "-f", "-q", "77"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "unknown quality 77" in done.stderr

@@ -11,6 +11,7 @@ from live.codecs import CODECS, make_codec, state_of
 from live.codecs.paper import LivePaper, PaperConfig
 from live.codecs.plus import LivePlus, PlusConfig
 from live.coder import Count, Read, Write
+from live.command import run
 from live.errors import ModelError
 from live.latents.base import Statistics
 from scripts import import_reference
@@ -183,10 +184,10 @@ class _Bomb:
 def test_import_refuses_what_is_not_tensors(tmp_path, capsys):
     bad = tmp_path / "bad.pth.tar"
     torch.save({"state_dict": _Bomb()}, bad)
-    assert import_reference.main([str(bad)]) == 2
+    assert run(lambda: import_reference.main([str(bad)])) == 2
     torch.save({"state_dict": {"g_a.0.weight": torch.zeros(36, 4, 5, 5)}}, bad)
-    assert import_reference.main([str(bad)]) == 2
-    assert import_reference.main([str(tmp_path / "missing.pth.tar")]) == 2
+    assert run(lambda: import_reference.main([str(bad)])) == 2
+    assert run(lambda: import_reference.main([str(tmp_path / "missing.pth.tar")])) == 2
     captured = capsys.readouterr()
     assert "never run" not in captured.out
     assert captured.err.count("\n") == 3

@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from kodak import fetch as kodak
+from live.command import run
 from live.errors import InputError
 from live.registry import sha256
 
@@ -52,18 +53,18 @@ def test_copies_skips_and_repairs(photos, tmp_path, capsys):
 
 def test_wrong_or_missing_sources_are_refused(photos, tmp_path, capsys):
     (photos / "kodim05.png").write_bytes(b"a resaved copy")
-    assert kodak.main(["--out", str(tmp_path / "out"), "--from", str(photos)]) == 2
+    assert run(lambda: kodak.main(["--out", str(tmp_path / "out"), "--from", str(photos)])) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("live: ")
     assert "kodim05.png is not the original" in error
     assert len(list((tmp_path / "out").iterdir())) == 4
-    assert kodak.main(["--out", str(tmp_path / "other"), "--from", str(tmp_path / "nowhere")]) == 2
+    assert run(lambda: kodak.main(["--out", str(tmp_path / "other"), "--from", str(tmp_path / "nowhere")])) == 2
     assert "kodim01.png does not exist" in capsys.readouterr().err
 
 
 def test_a_file_in_the_way_is_refused(tmp_path, capsys):
     (tmp_path / "file").touch()
-    assert kodak.main(["--out", str(tmp_path / "file")]) == 2
+    assert run(lambda: kodak.main(["--out", str(tmp_path / "file")])) == 2
     assert "cannot make the folder" in capsys.readouterr().err
 
 
@@ -95,7 +96,7 @@ def test_downloads_and_resumes(photos, tmp_path, monkeypatch):
 def test_a_changed_download_is_not_kept(photos, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     serve(monkeypatch, lambda name: b"an error page")
-    assert kodak.main(["--out", str(tmp_path / "out")]) == 2
+    assert run(lambda: kodak.main(["--out", str(tmp_path / "out")])) == 2
     assert "kodim01.png is not the original photo" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -107,7 +108,7 @@ def test_offline_is_one_line(tmp_path, monkeypatch, capsys):
         raise requests.exceptions.ConnectionError("no route")
 
     serve(monkeypatch, offline)
-    assert kodak.main(["--out", str(tmp_path)]) == 2
+    assert run(lambda: kodak.main(["--out", str(tmp_path)])) == 2
     lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if "live:" in line]
     assert len(lines) == 1
     assert "connect and run again, or copy from a folder with --from DIR" in lines[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import pytest
 import torch
 from conftest import photo
 
+from live.command import run
 from live.errors import ModelError
 from live.latents import load_autoencoder
 from live.media import read_picture, to_image, to_tensor
@@ -129,7 +131,7 @@ def test_round_trip_table_and_refusals(perceptual, small_live, folder, tmp_path,
         (["--data", str(folder), "--vae", "nope"], "no autoencoder is called nope"),
         (["--data", str(folder), "--limit", "0"], "at least 1"),
     ):
-        assert command.main(arguments) == 2
+        assert run(lambda arguments=arguments: command.main(arguments)) == 2
         captured = capsys.readouterr()
         assert captured.out == ""
         assert captured.err.startswith("live: ")
@@ -141,3 +143,28 @@ def test_unchanged_pictures_have_no_finite_mean():
     assert command._mean([math.inf, 30.0]) is None
     assert command._mean([None, None]) is None
     assert command._mean([30.0, None, 40.0]) == 35.0
+
+
+def test_damaged_cached_weights_are_fetched_again(tmp_path, monkeypatch):
+    """The converted file is a cache: junk in it is replaced, and offline it is a refusal in words."""
+    from live.errors import ModelError
+    from live.metrics import weights
+
+    monkeypatch.setenv("LIVE_CACHE", str(tmp_path))
+    path = tmp_path / "metrics" / f"dists-{weights.METRIC_WEIGHTS['dists'].sha256[:16]}.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(b"junk")
+
+    def offline(artefact):
+        raise ModelError("cannot fetch")
+
+    monkeypatch.setattr(weights, "fetch_member", offline)
+    with pytest.raises(ModelError, match="cannot fetch"):
+        weights.metric_weights("dists")
+    state = {"alpha": torch.ones(3), "beta": torch.zeros(3)}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    monkeypatch.setattr(weights, "fetch_member", lambda artefact: buffer.getvalue())
+    assert torch.equal(weights.metric_weights("dists")["alpha"], state["alpha"])
+    monkeypatch.setattr(weights, "fetch_member", offline)
+    assert torch.equal(weights.metric_weights("dists")["alpha"], state["alpha"])

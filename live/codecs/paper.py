@@ -7,7 +7,6 @@ eighth. For c = 4 the state dict holds 82,019 values.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -73,7 +72,7 @@ class LivePaper(ScaleHyperprior, LatentCodec):
         z_shape = (1, self.config.n, height // 8, width // 8)
         symbols = port.code(z, channel_indices(*z_shape[1:]), self.tables["z"])
         z_hat = torch.from_numpy(symbols).reshape(z_shape) + medians
-        scales = self._exact_h_s()(z_hat.double())
+        scales = self.exact("h_s")(z_hat.double())
         indices = torch.searchsorted(torch.tensor(SCALES[:-1], dtype=torch.float64), scales)
         coded = port.code(None if y is None else flat(y), flat(indices), self.tables["y"])
         return self.g_s(torch.from_numpy(coded).reshape(scales.shape).float())
@@ -81,14 +80,12 @@ class LivePaper(ScaleHyperprior, LatentCodec):
     def symbol_count(self, height: int, width: int) -> int:
         return self.config.m * (height // 2) * (width // 2) + self.config.n * (height // 8) * (width // 8)
 
+    @property
+    def table_rows(self) -> dict[str, int]:
+        return {"y": len(SCALES), "z": self.config.n}
+
     def build_tables(self) -> None:
         self.tables = {"y": gaussian_tables(list(SCALES)), "z": factorized_tables(self.entropy_bottleneck)}
-
-    def _exact_h_s(self) -> nn.Module:
-        """h_s in double precision, made on first use (the seam for exact integer networks, as in ``plus``)."""
-        if "_double" not in self.__dict__:
-            self.__dict__["_double"] = copy.deepcopy(self.h_s).double()
-        return self.__dict__["_double"]
 
 
 def reference_state(state: dict[str, Tensor]) -> dict[str, Tensor]:

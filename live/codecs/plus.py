@@ -92,7 +92,7 @@ class LivePlus(nn.Module, LatentCodec):
         z_shape = (1, self.config.z_channels, height // HYPER_FACTOR, width // HYPER_FACTOR)
         z = None if y is None else flat(self.hyper.h_a(y))
         z_symbols = port.code(z, channel_indices(*z_shape[1:]), self.tables["z"])
-        entropy = self._exact()
+        entropy = self.exact("hyper")
         features = entropy.features(torch.from_numpy(z_symbols).reshape(z_shape).double())
         y_hat = torch.zeros(1, self.channels, height, width, dtype=torch.float64)
         anchors = anchor_mask(height, width).expand_as(y_hat)
@@ -108,17 +108,9 @@ class LivePlus(nn.Module, LatentCodec):
         z_positions = (height // HYPER_FACTOR) * (width // HYPER_FACTOR)
         return self.channels * height * width + self.config.z_channels * z_positions
 
+    @property
+    def table_rows(self) -> dict[str, int]:
+        return {"y": len(scale_table()), "z": self.config.z_channels}
+
     def build_tables(self) -> None:
         self.tables = {"y": gaussian_tables(scale_table()), "z": factorized_tables(self.hyper.entropy_bottleneck)}
-
-    def _exact(self) -> Hyperprior:
-        """The entropy networks in double precision, made on first use.
-
-        The seam for exact integer networks: all that selects a table row or shifts a symbol goes through what this
-        returns. Doubles agree between machines far beyond the rounding that follows, but not by construction.
-        """
-        if "_double" not in self.__dict__:
-            import copy
-
-            self.__dict__["_double"] = copy.deepcopy(self.hyper).double()
-        return self.__dict__["_double"]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, first_line
 from .base import Autoencoder, Statistics, identity_of
 from .precision import GuardedNet, parse_dtype
 from .statistics import find_statistics
@@ -166,15 +166,11 @@ def _load(folder: Path, kind: str) -> Any:
             output_loading_info=True,
         )
     except Exception as error:  # diffusers and safetensors raise anything on damaged files or odd configurations
-        raise ModelError(f"cannot load the autoencoder in {folder}: {_first_line(error)}; fetch it again") from None
+        raise ModelError(f"cannot load the autoencoder in {folder}: {first_line(error)}; fetch it again") from None
     wrong = [key for part in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report.get(part) or ()]
     if wrong:  # diffusers only warns and leaves such weights at random
         raise ModelError(f"{folder / WEIGHTS} does not fit its {CONFIG} ({len(wrong)} tensors); fetch both again")
     return net
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _factor(config: Any) -> int:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import io
 import pickle
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..errors import LiveError
+from ..command import run
+from ..errors import OutputError
 from ..files import write_atomic
 from ..registry import METRIC_WEIGHTS, cache_dir, fetch_member
 
@@ -44,11 +45,18 @@ def metric_weights(name: str) -> dict[str, Tensor]:
     """
     artefact = METRIC_WEIGHTS[name]
     path = cache_dir() / "metrics" / f"{name}-{artefact.sha256[:16]}.safetensors"
-    if not path.exists():
-        convert: Callable[[bytes], dict[str, Tensor]] = _from_torch if name == "dists" else _from_flax
+    try:
+        return load_file(path)
+    except (FileNotFoundError, SafetensorError):  # never fetched, or damaged since
+        pass
+    convert: Callable[[bytes], dict[str, Tensor]] = _from_torch if name == "dists" else _from_flax
+    tensors = convert(fetch_member(artefact))
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, save(convert(fetch_member(artefact))))
-    return load_file(path)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
+    write_atomic(path, save(tensors))
+    return tensors
 
 
 def _from_flax(data: bytes) -> dict[str, Tensor]:
@@ -75,15 +83,11 @@ def _from_torch(data: bytes) -> dict[str, Tensor]:
 
 def main() -> int:
     """Fetch what is missing; returns the exit code."""
-    try:
-        for name in METRIC_WEIGHTS:
-            metric_weights(name)
-    except LiveError as error:
-        print(f"live: {error}", file=sys.stderr)
-        return 2
+    for name in METRIC_WEIGHTS:
+        metric_weights(name)
     print(f"{', '.join(METRIC_WEIGHTS)}: ready in {cache_dir() / 'metrics'}")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(main))

@@ -35,10 +35,12 @@ class Tables:
         return {f"{prefix}.{name}": torch.from_numpy(getattr(self, name)) for name in _FIELDS}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], prefix: str) -> Tables:
-        """The tables of a checkpoint, taken out of ``tensors``; ValueError when they are no distributions."""
+    def from_tensors(cls, tensors: dict[str, Tensor], prefix: str, rows: int) -> Tables:
+        """The tables of a checkpoint, taken out of ``tensors``; ValueError unless they are ``rows`` distributions."""
         tables = cls(*(tensors.pop(f"{prefix}.{name}").numpy().astype(np.int32) for name in _FIELDS))
         tables.check()
+        if len(tables.sizes) != rows:
+            raise ValueError(f"{prefix} has {len(tables.sizes)} rows instead of {rows}")
         return tables
 
     def check(self) -> None:
