@@ -58,4 +58,5 @@ if [ -n "$quick" ]; then
 fi
 python -m live.metrics.weights >/dev/null
 python -m testing.evaluate --data "$data" --codecs "$out/$name,$codecs" --metrics "$metrics" --out "$out" "${limit[@]}"
+python -m testing.report --data "$data" --ours "$out/$name" --out "$out"
 python -m testing.curves --points "$out/points.csv" --metrics "$metrics" --out "$out/rd.png"

@@ -6,6 +6,7 @@ python -m testing.curves --points points.csv --metrics psnr,lpips_alex --out rd.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -81,16 +82,17 @@ def rd_plot(
 
 
 def _panel(axis: Axes, means: pd.DataFrame, metric: str, log_rate: bool) -> None:
-    others = iter(OTHERS * len(means))
+    colours = colours_of(list(means["codec"].unique()))
     for codec, curve in means.groupby("codec", sort=False):
-        colour = COLOURS.get(codec) or next(others)
         ours = codec not in COLOURS or codec == "live_plus"
         width, marker, order = (2.0, 4.5, 3) if ours else (1.2, 3, 2)
-        axis.plot(curve["bpp"], curve[metric], "o-", color=colour, linewidth=width, markersize=marker, zorder=order)
+        axis.plot(
+            curve["bpp"], curve[metric], "o-", color=colours[codec], linewidth=width, markersize=marker, zorder=order
+        )
         end = (curve["bpp"].iloc[-1], curve[metric].iloc[-1])
         weight = "bold" if ours else "normal"
         halo = [withStroke(linewidth=2.5, foreground="white")]
-        axis.annotate(_label(codec), end, (5, 0), textcoords="offset points", color=colour, weight=weight,
+        axis.annotate(label_of(codec), end, (5, 0), textcoords="offset points", color=colours[codec], weight=weight,
                       va="center", fontsize=8, annotation_clip=False, path_effects=halo)  # fmt: skip
     low, high = means["bpp"].min(), means["bpp"].max()
     if log_rate:
@@ -106,7 +108,14 @@ def _panel(axis: Axes, means: pd.DataFrame, metric: str, log_rate: bool) -> None
     axis.set_ylabel(f"{METRICS[metric].label}, {direction} is better")
 
 
-def _label(codec: str) -> str:
+def colours_of(codecs: list[str]) -> dict[str, str]:
+    """A colour for each codec, as #rrggbb."""
+    others = cycle(OTHERS)
+    return {codec: COLOURS.get(codec) or next(others) for codec in codecs}
+
+
+def label_of(codec: str) -> str:
+    """How figures call a codec: its label, or its name where it is a folder of checkpoints."""
     try:
         return codec_of(codec).label
     except InputError:

@@ -1,0 +1,147 @@
+"""``python -m testing.report --out OUT``: one HTML file to look at, from what ``testing.evaluate`` left in OUT.
+
+Interactive rate-distortion curves (hover: picture, bytes, setting), the BD-rate table, and a viewer that slides between
+the original, our decoded picture and any peer's at the nearest rate. Self-contained: it opens from disk, offline.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from live.command import Parser, run
+from live.errors import InputError
+from live.files import write_atomic
+from live.media import read_picture
+
+from .bdrate import bd_rate
+from .curves import colours_of, label_of
+from .evaluate import POINTS, coded_file
+from .ours import codec_of
+from .results import METRICS, REFERENCES, load, mean_per_setting, select
+
+MEAN = "mean over all pictures"
+SHOWN_QUALITY = 90
+TEMPLATE = Path(__file__).with_name("report.html")
+
+
+def data_uri(image: Image.Image) -> str:
+    """A picture for the page: WebP of ``SHOWN_QUALITY``, which no metric is measured on."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=SHOWN_QUALITY)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def view(out: Path, original: Image.Image, mine: str, ours: Any, peers: pd.DataFrame) -> dict[str, Any]:
+    """One picture at one of our settings: the original, ours, and every peer at its setting of nearest size.
+
+    mine: our codec for ``codec_of``; ours: a row of the points; peers: the other codecs' rows for the same picture.
+    """
+    nearest = peers.assign(apart=(peers["bytes"] - ours.bytes).abs()).sort_values("apart").groupby("codec", sort=False)
+    rows = [ours, *nearest.head(1).itertuples(index=False)]
+    size = f"{original.width} x {original.height}"
+    images = [{"codec": "original", "label": "original", "caption": f"original, {size}", "src": data_uri(original)}]
+    for row in rows:
+        codec = mine if row is ours else row.codec
+        path = coded_file(out, codec, row.picture, row.setting)
+        if not path.exists():
+            raise InputError(f"{path} is gone; the report needs the files that testing.evaluate left beside its points")
+        values = (f"{METRICS[m].label} {getattr(row, m):.3f}" for m in METRICS if not pd.isna(getattr(row, m)))
+        caption = f"{label_of(row.codec)}: {row.bytes} bytes, {row.bpp:.4f} bpp, {', '.join(values)}"
+        decoded = codec_of(codec).decode(path.read_bytes())
+        images.append({"codec": row.codec, "label": label_of(row.codec), "caption": caption, "src": data_uri(decoded)})
+    return {"picture": ours.picture, "setting": ours.setting, "images": images}
+
+
+def views(points: pd.DataFrame, out: Path, data: Path, mine: str, limit: int) -> list[dict[str, Any]]:
+    """The viewer's entries for the first ``limit`` pictures, every one of our settings."""
+    ours = codec_of(mine).name
+    points = points[points["reference"] == "original"]
+    rows = points[points["codec"] == ours].sort_values(["picture", "bytes"])
+    names = list(rows["picture"].unique())[:limit]
+    jobs = [row for row in rows.itertuples(index=False) if row.picture in names]
+    made = []
+    for row in tqdm(jobs, desc="pictures", unit="view"):
+        peers = points[(points["picture"] == row.picture) & (points["codec"] != ours)]
+        made.append(view(out, read_picture(data / row.picture), mine, row, peers))
+    return made
+
+
+def bd_table(points: pd.DataFrame, ours: str, metrics: list[str]) -> str:
+    """HTML: one row a peer, one column a metric, BD-rate of ours over it against the original."""
+    means = mean_per_setting(select(points, list(points["codec"].unique()), "original"))
+    head = "".join(f"<th>{html.escape(METRICS[name].label)}</th>" for name in metrics)
+    rows = [f"<tr><th>peer</th>{head}</tr>"]
+    for codec, curve in means[means["codec"] != ours].groupby("codec", sort=False):
+        cells = []
+        for name in metrics:
+            rate, overlap = bd_rate(curve, means[means["codec"] == ours], name)
+            cells.append(f"<td>{'N/A' if rate is None else f'{rate:+.1f} %'} ({overlap:.2f})</td>")
+        rows.append(f"<tr><td>{html.escape(label_of(str(codec)))}</td>{''.join(cells)}</tr>")
+    return f"<table id='bd'>{''.join(rows)}</table>"
+
+
+def page(points: pd.DataFrame, ours: str, shown: list[dict[str, Any]]) -> str:
+    """The whole HTML file for points of one dataset."""
+    from plotly.offline import get_plotlyjs
+
+    metrics = [name for name in METRICS if points[name].notna().any()]
+    columns = ["codec", "setting", "reference", "picture", "bytes", "bpp", *metrics]
+    rows = pd.concat([mean_per_setting(points).assign(picture=MEAN)[columns], points[columns]])
+    codecs = list(points["codec"].unique())
+    colours = colours_of(codecs)
+    data = {
+        "points": json.loads(rows.round(5).to_json(orient="records")),
+        "codecs": [
+            {"name": c, "label": label_of(c), "colour": colours[c], "ours": c == ours} for c in codecs
+        ],
+        "metrics": {m: {"label": METRICS[m].label, "higher": METRICS[m].higher_is_better} for m in metrics},
+        "references": [[name, REFERENCES[name]] for name in REFERENCES if (points["reference"] == name).any()],
+        "pictures": [MEAN, *points["picture"].unique()],
+        "views": shown, "ours": ours, "oursLabel": label_of(ours),
+    }  # fmt: skip
+    fields = {
+        "TITLE": html.escape(f"{', '.join(points['dataset'].unique())}, {points['picture'].nunique()} pictures"),
+        "OURS_LABEL": html.escape(label_of(ours)),
+        "SHOWN_QUALITY": str(SHOWN_QUALITY),
+        "BD_TABLE": bd_table(points, ours, metrics),
+        "PLOTLY": get_plotlyjs(),
+        "DATA": json.dumps(data).replace("</", "<\\/"),
+    }
+    text = TEMPLATE.read_text()
+    for name, value in fields.items():
+        text = text.replace(f"__{name}__", value)
+    return text
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = Parser(prog="python -m testing.report", description="One HTML file of what testing.evaluate measured.")
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder of testing.evaluate")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the photos that were evaluated")
+    parser.add_argument(
+        "--ours", default="live_plus", metavar="CODEC", help="the codec in question, or a folder of checkpoints"
+    )
+    parser.add_argument("--pictures", type=int, default=4, metavar="N", help="pictures in the viewer (%(default)s)")
+    args = parser.parse_args(argv)
+    points = load(args.out / POINTS)
+    ours = codec_of(args.ours).name
+    if ours not in set(points["codec"]):
+        raise InputError(f"the results hold no points of {ours}; they hold {', '.join(points['codec'].unique())}")
+    shown = views(points, args.out, args.data, args.ours, args.pictures)
+    path = args.out / "report.html"
+    write_atomic(path, page(points, ours, shown).encode())
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
