@@ -29,6 +29,7 @@ from .results import METRICS, REFERENCES, load, mean_per_setting
 
 COLOURS = {
     "live_plus": "#d1495b",
+    "live_paper": "#e8a0a8",
     "jpeg": "#7f7f7f",
     "jpeg444": "#b5b5b5",
     "webp": "#2e7fb8",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
 
 import live
+from live.checkpoints import embedded_checkpoints
 from live.container import unpack
 from live.errors import InputError, ModelError
 
@@ -17,21 +19,27 @@ HEADER_BYTES = 31
 """Most bytes that the header and the checks of a .live file take (see ``live.container``)."""
 
 
-class LivePlus:
-    """``live_plus`` with the embedded checkpoints; the setting is the quality."""
+@dataclass(frozen=True)
+class Embedded:
+    """A codec of ours with its embedded checkpoints; the setting is the quality."""
 
-    name, label, suffix = "live_plus", "LIVE+ (ours)", ".live"
+    name: str
+    label: str
+    suffix = ".live"
     container = HEADER_BYTES
 
     @property
+    def _paths(self) -> dict[int, Path]:
+        return {c.card["quality"]: c.path for c in embedded_checkpoints() if c.card["codec"] == self.name}
+
+    @property
     def settings(self) -> tuple[int, ...]:
-        known = tuple(live.qualities())
-        if not known:
-            raise ModelError("there are no embedded codec checkpoints; train or fetch them first")
-        return known
+        if not self._paths:
+            raise ModelError(f"there are no embedded {self.name} checkpoints; train them with sweep_lambda.sh")
+        return tuple(self._paths)
 
     def encode(self, image: Image.Image, quality: int) -> bytes:
-        return live.compress(image, quality)
+        return live.compress(image, checkpoint=self._paths[quality])
 
     def decode(self, data: bytes) -> Image.Image:
         return live.decompress(data)
@@ -78,7 +86,10 @@ class Checkpoints:
         return live.decompress(data, checkpoint=path)
 
 
-OURS: dict[str, Anchor] = {"live_plus": LivePlus()}
+OURS: dict[str, Anchor] = {
+    codec.name: codec
+    for codec in (Embedded("live_plus", "LIVE+ (ours)"), Embedded("live_paper", "LIVE (as published)"))
+}
 
 
 def codec_of(name: str) -> Anchor:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..coder import Port
@@ -79,17 +78,6 @@ class LatentCodec(ABC):
     def decode(self, port: Port, height: int, width: int) -> Tensor:
         """Latents (1, c, height, width) from Read."""
         return self.walk(port, *self.padded(height, width))[:, :, :height, :width] / self._scale
-
-    def exact(self, name: str) -> nn.Module:
-        """A submodule in double precision, made on first use.
-
-        The seam for exact integer networks: all that selects a table row or shifts a symbol goes through what this
-        returns. Doubles agree between machines far beyond the rounding that follows, but not by construction.
-        """
-        doubles = self.__dict__.setdefault("_doubles", {})
-        if name not in doubles:
-            doubles[name] = copy.deepcopy(getattr(self, name)).double()
-        return doubles[name]
 
     @property
     def _scale(self) -> float:

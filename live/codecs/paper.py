@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,22 @@ from compressai.models.utils import conv, deconv
 from torch import Tensor, nn
 
 from ..coder import Port
+from ..priors.exact import LIMIT, UNIT, exact, to_fixed
 from ..priors.tables import Tables, factorized_tables, gaussian_tables
 from .base import Coded, LatentCodec, channel_indices, flat
 
 SCALES = tuple(float(np.exp(x)) for x in np.linspace(np.log(0.11), np.log(256), 64))
 """CompressAI's default scale table: 64 standard deviations, log-spaced from 0.11 to 256."""
+
+
+def _thresholds() -> tuple[int, ...]:
+    """All of ``SCALES`` but the last in fixed point, by decimal arithmetic, whose digits are the same everywhere."""
+    low, high = Decimal("0.11").ln(), Decimal(256).ln()
+    return tuple(round((low + (high - low) * k / 63).exp() * UNIT) for k in range(63))
+
+
+THRESHOLDS = _thresholds()
+"""A scale selects the first row whose threshold is not below it."""
 
 _LEGACY = re.compile(r"^entropy_bottleneck\._(matrix|bias|factor)(\d)$")
 _PLURAL = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
@@ -71,11 +84,15 @@ class LivePaper(ScaleHyperprior, LatentCodec):
         z = None if y is None else flat(self.h_a(torch.abs(y)) - medians)
         z_shape = (1, self.config.n, height // 8, width // 8)
         symbols = port.code(z, channel_indices(*z_shape[1:]), self.tables["z"])
-        z_hat = torch.from_numpy(symbols).reshape(z_shape) + medians
-        scales = self.exact("h_s")(z_hat.double())
-        indices = torch.searchsorted(torch.tensor(SCALES[:-1], dtype=torch.float64), scales)
+        z_hat = torch.from_numpy(symbols).reshape(z_shape).double() * UNIT + to_fixed(medians)
+        scales = self._exact_h_s(z_hat.clamp(-LIMIT, LIMIT))
+        indices = torch.searchsorted(torch.tensor(THRESHOLDS, dtype=torch.float64), scales)
         coded = port.code(None if y is None else flat(y), flat(indices), self.tables["y"])
         return self.g_s(torch.from_numpy(coded).reshape(scales.shape).float())
+
+    @cached_property
+    def _exact_h_s(self) -> nn.Module:
+        return exact(self.h_s)
 
     def symbol_count(self, height: int, width: int) -> int:
         return self.config.m * (height // 2) * (width // 2) + self.config.n * (height // 8) * (width // 8)

@@ -11,6 +11,7 @@ plain scalar quantisation of the normalised latents, and only has to improve on 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,9 @@ from torch import Tensor, nn
 from ..coder import Port
 from ..latents.base import Statistics
 from ..nets import conv, res_blocks, zero_init
-from ..priors.hyper import HYPER_FACTOR, Hyperprior, anchor_mask, scale_table
+from ..priors.hyper import HYPER_FACTOR, MEAN_PRECISION, ExactHyperprior, Hyperprior, anchor_mask, scale_table
 from ..priors.tables import Tables, factorized_tables, gaussian_tables
 from .base import Coded, LatentCodec, channel_indices, flat
-
-MEAN_PRECISION = 64
-"""Means are rounded to this fraction of a quantisation step, so that they are exact fixed-point numbers."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +90,21 @@ class LivePlus(nn.Module, LatentCodec):
         z_shape = (1, self.config.z_channels, height // HYPER_FACTOR, width // HYPER_FACTOR)
         z = None if y is None else flat(self.hyper.h_a(y))
         z_symbols = port.code(z, channel_indices(*z_shape[1:]), self.tables["z"])
-        entropy = self.exact("hyper")
-        features = entropy.features(torch.from_numpy(z_symbols).reshape(z_shape).double())
-        y_hat = torch.zeros(1, self.channels, height, width, dtype=torch.float64)
+        entropy = self._exact_hyper
+        features = entropy.features(torch.from_numpy(z_symbols).reshape(z_shape))
+        y_hat = torch.zeros(1, self.channels, height, width, dtype=torch.float64)  # in units of 1 / MEAN_PRECISION
         anchors = anchor_mask(height, width).expand_as(y_hat)
         for coded, context in ((anchors, None), (~anchors, y_hat)):
             means, indices = entropy.parameters_of(features, context)
-            means = torch.round(means[coded] * MEAN_PRECISION) / MEAN_PRECISION
-            symbols = None if y is None else flat(y[coded] - means)
+            means = means[coded]
+            symbols = None if y is None else flat(y[coded] - means / MEAN_PRECISION)
             symbols = port.code(symbols, flat(indices[coded]), self.tables["y"])
-            y_hat[coded] = torch.from_numpy(symbols) + means
-        return self.synthesise(y_hat.float())
+            y_hat[coded] = torch.from_numpy(symbols) * MEAN_PRECISION + means
+        return self.synthesise((y_hat / MEAN_PRECISION).float())
+
+    @cached_property
+    def _exact_hyper(self) -> ExactHyperprior:
+        return ExactHyperprior(self.hyper)
 
     def symbol_count(self, height: int, width: int) -> int:
         z_positions = (height // HYPER_FACTOR) * (width // HYPER_FACTOR)

@@ -22,9 +22,12 @@ from compressai.ops import LowerBound
 from torch import Tensor, nn
 
 from ..nets import conv, upsample2, zero_init
+from .exact import FRACTION, LIMIT, UNIT, exact, shift_right, to_fixed
 
 SCALE_MIN, SCALE_MAX, SCALE_LEVELS = 0.11, 64.0, 64
 SCALE_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALE_LEVELS - 1)
+MEAN_PRECISION = 64
+"""Means are rounded to this fraction of a quantisation step, so that they are exact fixed-point numbers."""
 HYPER_FACTOR = 4
 """z is smaller than y by this factor in height and width; y must be padded to a multiple of it."""
 
@@ -112,6 +115,33 @@ class Hyperprior(nn.Module):
         scales = SCALE_MIN * torch.exp(SCALE_STEP * indices)
         _, y_likelihoods = self.gaussian(y, scales, means)
         return Estimate(y_hat, bits(y_likelihoods), bits(z_likelihoods))
+
+
+class ExactHyperprior:
+    """A trained hyperprior's decoder side in integers (see ``exact``): z's symbols and decoded anchors in, and out come
+    means in units of 1 / ``MEAN_PRECISION`` and table rows, the same on every machine."""
+
+    def __init__(self, hyper: Hyperprior):
+        self.h_s, self.head = exact(hyper.h_s), exact([hyper.head])
+        self.context = exact([hyper.context, nn.ReLU()]) if hyper.context is not None else None
+        self.context_head = exact(hyper.context_head) if hyper.context is not None else None
+
+    def features(self, z: Tensor) -> Tensor:
+        """Symbols of z (1, n_z, h/4, w/4), integers -> features (1, n, h, w) in fixed point."""
+        return self.h_s(to_fixed(z))
+
+    def parameters_of(self, features: Tensor, anchors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Means (1, c, h, w), integers in units of 1 / ``MEAN_PRECISION``, and table rows in [0, 63].
+
+        anchors: decoded y (1, c, h, w) in units of 1 / ``MEAN_PRECISION``, zero where not yet known, for the second pass.
+        """
+        raw = self.head(features)
+        if anchors is not None and self.context is not None:
+            known = (anchors.double() * (UNIT // MEAN_PRECISION)).clamp_(-LIMIT, LIMIT)
+            raw = raw + self.context_head(torch.cat([features, self.context(known)], 1))
+        means, indices = raw.chunk(2, 1)
+        means = shift_right(means, FRACTION - MEAN_PRECISION.bit_length() + 1)
+        return means, shift_right(indices, FRACTION).clamp(0, SCALE_LEVELS - 1)
 
 
 def bits(likelihoods: Tensor) -> Tensor:
