@@ -1,0 +1,109 @@
+"""Golden files: made once with small models that lie beside them, decoded for ever.
+
+``LIVE_REGENERATE_GOLDEN=1 pytest tests/test_golden.py`` makes them anew, which only a new format version may ask for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import export_small_autoencoder, perturb, photo
+
+import live
+from live import api
+from live.checkpoints import export_codec, load_codec
+from live.codecs.paper import LivePaper, PaperConfig
+from live.coder import Read
+from live.container import unpack
+from live.media import to_tensor
+from live.metrics.distortion import psnr
+
+GOLDEN = Path(__file__).parent / "golden"
+EXPECTED = GOLDEN / "expected.json"
+FILES = {  # name: (checkpoint, picture's width and height, or None for latents)
+    "plus_q1_33x17": ("live_plus_q1", (33, 17)),
+    "plus_q2_64x48": ("live_plus_q2", (64, 48)),
+    "plus_q2_latents": ("live_plus_q2", None),
+    "paper_50x70": ("live_paper", (50, 70)),
+    "paper_latents": ("live_paper", None),
+}
+
+
+def regenerate(small_models: Path) -> None:
+    GOLDEN.mkdir(exist_ok=True)
+    identity = export_small_autoencoder(GOLDEN / "compact.safetensors")
+    for quality in (1, 2):
+        shutil.copy(small_models / f"live_plus_q{quality}.safetensors", GOLDEN)
+    torch.manual_seed(7)
+    paper = LivePaper(PaperConfig(channels=4, n=6, m=8))
+    perturb(paper, 8)
+    paper.g_a[0].weight.data.mul_(20)
+    card = {"quality": 0, "autoencoder": identity, "autoencoder_name": "compact", "factor": 8}
+    export_codec(paper, GOLDEN / "live_paper.safetensors", card)
+    expected = {}
+    for name, (checkpoint, size) in FILES.items():
+        path = GOLDEN / f"{checkpoint}.safetensors"
+        if size:
+            data = live.compress(photo(*size, seed=9), checkpoint=path)
+        else:
+            latents = torch.randn(1, 4, 9, 11, generator=torch.Generator().manual_seed(10))
+            data = live.compress_latents(latents, checkpoint=path)
+        (GOLDEN / f"{name}.live").write_bytes(data)
+        expected[name] = facts(name, data)
+    EXPECTED.write_text(json.dumps(expected, indent=1) + "\n")
+
+
+def facts(name: str, data: bytes) -> dict[str, object]:
+    """What must not change: the symbols to the last one; the picture up to the rounding of floating point."""
+    checkpoint, size = FILES[name]
+    codec, file = load_codec(GOLDEN / f"{checkpoint}.safetensors"), unpack(data)
+    height, width = (-(-side // 8) for side in (size[1], size[0])) if size else (file.height, file.width)
+    seen = []
+
+    class Recording(Read):
+        def code(self, symbols, indices, tables):
+            seen.append(super().code(symbols, indices, tables))
+            return seen[-1]
+
+    latents = codec.decode(Recording(file.stream, codec.symbol_count(*codec.padded(height, width))), height, width)
+    symbols = np.concatenate(seen).astype("<i4")
+    return {
+        "symbols": hashlib.sha256(symbols.tobytes()).hexdigest(),
+        "count": len(symbols),
+        "latents_mean": round(latents.double().mean().item(), 3),
+        "latents_std": round(latents.double().std().item(), 3),
+    }
+
+
+@pytest.fixture(autouse=True)
+def golden_models(small_models, monkeypatch):
+    monkeypatch.setenv("LIVE_CHECKPOINTS", str(GOLDEN))
+    api._load_autoencoder.cache_clear()
+    if os.environ.get("LIVE_REGENERATE_GOLDEN"):
+        regenerate(small_models)
+    yield
+    api._load_autoencoder.cache_clear()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_golden_files_decode(name):
+    data = (GOLDEN / f"{name}.live").read_bytes()
+    expected = json.loads(EXPECTED.read_text())[name]
+    found = facts(name, data)
+    assert (found["symbols"], found["count"]) == (expected["symbols"], expected["count"])
+    for key in ("latents_mean", "latents_std"):
+        assert found[key] == pytest.approx(expected[key], abs=2e-3)
+    if FILES[name][1]:
+        picture = live.decompress(data)
+        assert picture.size == FILES[name][1]
+        if name.startswith("plus"):  # the small live_paper is untrained: its picture is noise
+            assert psnr(to_tensor(picture), to_tensor(photo(*picture.size, seed=9))).item() > 12
+    else:
+        assert live.decompress_latents(data).shape == (1, 4, 9, 11)
