@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -14,8 +15,9 @@ import pytest
 import torch
 from conftest import photo
 
+from live.artefact import read_card
 from live.checkpoints import load_codec
-from live.config import parse
+from live.config import load_yaml, parse
 from live.errors import ConfigError
 from training import export, train_autoencoder, train_codec
 from training.data import Photos, is_validation
@@ -245,3 +247,21 @@ def test_train_export_and_use(photos, tmp_path, monkeypatch):
     assert live.decompress(finer).size == (70, 50)
     assert load_codec(fine).card["lambda"] == 5
     api._load_autoencoder.cache_clear()
+
+
+def test_a_finished_autoencoder_is_taken_further(photos, tmp_path):
+    """--init: training goes on from the exported weights, gains and entropy model, and the run says from which."""
+    (tmp_path / "ae.yaml").write_text(TINY)
+    data = ["--config", str(tmp_path / "ae.yaml"), "--data", str(photos)]
+    train_autoencoder.main([*data, "--run", str(tmp_path / "first")])
+    released = tmp_path / "compact.safetensors"
+    export.main(["autoencoder", "--run", str(tmp_path / "first"), "-o", str(released), "--data", str(photos)])
+    config = parse(AutoencoderConfig, load_yaml(tmp_path / "ae.yaml"))
+    model = train_autoencoder.AutoencoderStage(config, photos, released).model.eval()
+    first = torch.load(tmp_path / "first" / "state.pt", weights_only=True)["ema"]
+    for name, value in model.state_dict().items():
+        if "log_gain" in name or name.startswith("net.") or ".h_s." in name or ".context" in name:
+            assert torch.allclose(value, first[name], atol=2e-3), name
+    assert train_autoencoder.main([*data, "--run", str(tmp_path / "second"), "--init", str(released)]) == 0
+    config = json.loads(torch.load(tmp_path / "second" / "state.pt", weights_only=True)["config"])
+    assert config["init"] == read_card(released)["identity"]
