@@ -9,6 +9,7 @@ from conftest import photo
 from PIL import Image
 
 import live
+from scripts import sample_photos
 from testing import quickstart
 from testing.evaluate import Evaluation, decode_file
 from testing.results import load
@@ -74,3 +75,12 @@ def test_the_peer_of_nearest_size(peer):
         assert len(quickstart.nearest_size(peer, picture, size)) == pytest.approx(size, rel=0.12)
     smallest = len(quickstart.nearest_size(peer, picture, 1))
     assert smallest == len(quickstart.ANCHORS[peer].encode(picture, quickstart.DIALS[peer][0]))
+
+
+def test_sample_tiles_are_enough_to_train_and_validate_on(tmp_path):
+    from training.data import Photos, is_validation
+
+    files = sorted(sample_photos.write(tmp_path / "tiles", cut=True).iterdir())
+    held_out = [path for path in files if is_validation(path)]
+    assert len(files) > 40 and 1 <= len(held_out) < 10
+    assert len(Photos(held_out, 256)) == len(held_out)

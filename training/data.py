@@ -87,6 +87,8 @@ class Photos(Examples):
     """Photos in memory as uint8 (3, H, W), all at least ``smallest`` px a side (others are left out); given as [0, 1]."""
 
     def __init__(self, files: list[Path], smallest: int):
+        if not files:
+            raise InputError("of every 25 photos one is held out for validation, by its name's hash: give more photos")
         kept, pictures = [], []
         for path in tqdm(files, desc="photos", unit="file", leave=False):
             with Image.open(path) as picture:
