@@ -45,7 +45,7 @@ def write(folder: Path, cut: bool = False) -> Path:
             Image.fromarray(array).save(folder / f"{name}.png")
             continue
         for place, tile in enumerate(tiles(array)):
-            Image.fromarray(tile).save(folder / f"{name}_{place}.png")
+            Image.fromarray(tile).save(folder / f"{name}_tile{place}.png")
     return folder
 
 
