@@ -43,8 +43,8 @@ def by_quality(quality: int) -> Checkpoint:
     known = {c.card["quality"]: c for c in embedded_checkpoints() if c.card["codec"] == DEFAULT_CODEC}
     if not known:
         raise ModelError(f"there are no codec checkpoints in {embedded_dir()}; give one with --checkpoint")
-    if quality not in known:
-        raise InputError(f"unknown quality {quality}; choose from {', '.join(map(str, known))}")
+    if type(quality) is not int or quality not in known:
+        raise InputError(f"unknown quality {quality!r}; choose from {', '.join(map(str, known))}")
     return known[quality]
 
 

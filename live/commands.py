@@ -6,10 +6,15 @@ import json
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import InputError, LiveError, OutputError, UnknownModel
 from .files import check_output, picture_files, read_bytes, require_file, write_atomic
 
+if TYPE_CHECKING:
+    from .container import LiveFile
+
+FILE_SUFFIX = ".live"
 LATENT_SUFFIX = ".safetensors"
 OUTPUT_FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
@@ -30,8 +35,9 @@ def compress(args: Namespace) -> int:
             raise InputError(f"{args.input} holds latents, which have no transparency; leave --alpha out")
         args.key = None
         return pack_latents(args)
-    output = args.output or args.input.with_suffix(".live")
+    output = args.output or args.input.with_suffix(FILE_SUFFIX)
     require_file(args.input)
+    _check_suffix(output, FILE_SUFFIX)
     check_output(output, args.force)
     size, pixels = _compress_picture(args, args.input, output)
     print(f"{output}: {size} bytes, {8 * size / pixels:.4f} bpp")
@@ -79,7 +85,7 @@ def _compress_folder(args: Namespace) -> int:
         print(f"{source.relative_to(args.input)!s:40} {size:10d} bytes {8 * size / pixels:8.4f} bpp")
     total, area = sum(row[1] for row in rows), sum(row[2] for row in rows)
     if rows:
-        print(f"{len(rows)} pictures, {total} bytes, {8 * total / area:.4f} bpp")
+        print(f"{len(rows)} picture{'s' * (len(rows) > 1)}, {total} bytes, {8 * total / area:.4f} bpp")
     for failure in failures:
         print(f"live: {failure}", file=sys.stderr)
     return 1 if failures else 0
@@ -87,10 +93,8 @@ def _compress_folder(args: Namespace) -> int:
 
 def decompress(args: Namespace) -> int:
     """live decompress: a picture; a file of latents is unpacked to safetensors instead."""
-    from .container import unpack
-
     data = read_bytes(args.input)
-    if unpack(data, args.max_pixels).latents:
+    if _unpacked(args.input, data, args.max_pixels).latents:
         if args.output and args.output.suffix != LATENT_SUFFIX:
             raise OutputError(f"{args.input} holds latents, not a picture; give an output ending in {LATENT_SUFFIX}")
         return unpack_latents(args)
@@ -103,6 +107,22 @@ def decompress(args: Namespace) -> int:
     write_atomic(output, _encoded(image, output.suffix))
     print(f"{output}: {image.width} x {image.height}")
     return 0
+
+
+def _check_suffix(output: Path, suffix: str) -> None:
+    """Refuse a name that would lie about its content, and with it the input's own."""
+    if output.suffix.lower() != suffix:
+        raise OutputError(f"{output} must end in {suffix}")
+
+
+def _unpacked(path: Path, data: bytes, max_pixels: int) -> LiveFile:
+    """``container.unpack`` whose refusals name the file."""
+    from .container import unpack
+
+    try:
+        return unpack(data, max_pixels)
+    except LiveError as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 def _check_picture_suffix(output: Path) -> None:
@@ -128,10 +148,9 @@ def _encoded(image: object, suffix: str) -> bytes:
 def info(args: Namespace) -> int:
     """live info: reads the file's fields and the embedded cards; never loads torch."""
     from .checkpoints import by_identity
-    from .container import unpack
 
     data = read_bytes(args.input)
-    file = unpack(data, sys.maxsize)
+    file = _unpacked(args.input, data, sys.maxsize)
     try:
         card = by_identity(file.model).card
     except UnknownModel:
@@ -192,8 +211,9 @@ def models(args: Namespace) -> int:
 
 def pack_latents(args: Namespace) -> int:
     """live latents pack: a tensor in a safetensors file -> .live."""
-    output = args.output or args.input.with_suffix(".live")
+    output = args.output or args.input.with_suffix(FILE_SUFFIX)
     require_file(args.input)
+    _check_suffix(output, FILE_SUFFIX)
     check_output(output, args.force)
     from . import api
 
@@ -223,8 +243,10 @@ def _read_tensor(path: Path, key: str | None):
 def unpack_latents(args: Namespace) -> int:
     """live latents unpack: .live -> safetensors with one tensor, ``latents`` (1, c, h, w) float32."""
     output = args.output or args.input.with_suffix(LATENT_SUFFIX)
+    _check_suffix(output, LATENT_SUFFIX)
     data = read_bytes(args.input)
     check_output(output, args.force)
+    _unpacked(args.input, data, args.max_pixels)
     from safetensors.torch import save
 
     from . import api

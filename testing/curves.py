@@ -51,6 +51,7 @@ STYLE = {
     "axes.axisbelow": True,
     "svg.hashsalt": "live",
 }
+FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -62,6 +63,8 @@ def rd_plot(
     points: as ``results.load`` gives them, of one dataset. The reference is named in the title. The format follows the
     suffix of ``path`` (.png, .pdf, .svg). InputError when there is nothing to draw.
     """
+    if path.suffix not in FIGURE_SUFFIXES:
+        raise InputError(f"no figure format is known for {path.name}; use one of {', '.join(FIGURE_SUFFIXES)}")
     means = mean_per_setting(points[points["reference"] == reference])
     if means.empty:
         raise InputError(f"there are no points {REFERENCES[reference]} to draw")

@@ -53,8 +53,8 @@ def round_trip_table(summary: dict[str, object]) -> str:
     lines = ["| autoencoder, round trip | PSNR (dB) | LPIPS-Alex | DISTS |", "|---|---:|---:|---:|"]
     for name, psnr, lpips, dists in rows:
         lines.append(f"| {name} | {psnr:.2f} | {lpips:.3f} | {'' if dists is None else f'{dists:.3f}'} |")
-    times = f"It encodes 768x512 in {summary['encode_s']:.2f} s and decodes it in {summary['decode_s']:.2f} s on "
-    return "\n".join(lines) + f"\n\n{times}{summary['threads']} threads."
+    times = f"Alone it encodes 768x512 in {summary['encode_s']:.2f} s and decodes it in {summary['decode_s']:.2f} s on "
+    return "\n".join(lines) + f"\n\n{times}{summary['threads']} threads (medians)."
 
 
 def rate_table(points: pd.DataFrame) -> str:

@@ -131,6 +131,10 @@ def select(points: pd.DataFrame, codecs: list[str], reference: str, dataset: str
     if dataset is None and points["dataset"].nunique() > 1:
         raise InputError(f"the results hold several datasets ({', '.join(points['dataset'].unique())}); choose one")
     if dataset is not None:
+        if dataset not in set(points["dataset"]):
+            raise InputError(
+                f"the results hold no dataset {dataset}; they hold {', '.join(points['dataset'].unique())}"
+            )
         points = points[points["dataset"] == dataset]
     for codec in codecs:
         if codec not in set(points["codec"]):

@@ -177,3 +177,22 @@ def test_a_process_says_one_line_and_nothing_else(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     done = subprocess.run([*command, "-f", "-q", "77"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "unknown quality 77" in done.stderr
+
+
+def test_names_that_would_lie_are_refused(tmp_path, capsys):
+    """-o with a picture's suffix would, with --force, put a LIVE file in the place of the photo itself."""
+    source = tmp_path / "photo.png"
+    photo(24, 16).save(source)
+    before = source.read_bytes()
+    assert "must end in .live" in refused(capsys, "compress", source, "-o", source, "--force")
+    assert source.read_bytes() == before
+    assert main(["compress", str(source)]) == 0
+    unpack = ("latents", "unpack", tmp_path / "photo.live", "-o", tmp_path / "latents.png")
+    assert "must end in .safetensors" in refused(capsys, *unpack)
+
+
+def test_refusals_name_the_file(tmp_path, capsys):
+    junk = tmp_path / "junk.live"
+    junk.write_bytes(b"no such thing")
+    for verb in (["info"], ["decompress"], ["latents", "unpack"]):
+        assert f"{junk}: not a LIVE file" in refused(capsys, *verb, junk)

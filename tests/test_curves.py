@@ -76,3 +76,9 @@ def test_side_by_side_takes_small_pictures_and_refuses_none(tmp_path):
     assert (tmp_path / "x.png").stat().st_size > 1000
     with pytest.raises(InputError, match="no pictures"):
         side_by_side([], tmp_path / "y.png")
+
+
+def test_a_figure_of_unknown_format_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no figure format is known for rd.xyz"):
+        rd_plot(points(["live_plus"]), ["psnr"], tmp_path / "rd.xyz")
+    assert not list(tmp_path.iterdir())
