@@ -12,6 +12,9 @@
 # LIVE_EVAL: folder of photos to evaluate on (Kodak where LIVE_KODAK points or kodak/ is filled, else scikit-image's)
 # LIVE_CODECS: peers to evaluate beside (jpeg,webp,heif,avif); LIVE_METRICS (psnr,ms_ssim,lpips_alex)
 set -euo pipefail
+for folder in LIVE_TRAIN LIVE_EVAL LIVE_KODAK LIVE_SWEEPS; do # relative to where the user is
+    [ -z "${!folder:-}" ] || export "$folder=$(realpath -m "${!folder}")"
+done
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source scripts/env.sh
 
@@ -24,7 +27,14 @@ default=configs/live_plus.yaml
 [ -z "$quick" ] || default=configs/quick.yaml
 config=${1:-$default}
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- $(python -m training.train_codec --config "$config" --list)
+if [ $# -eq 0 ]; then
+    lambdas=$(python -m training.train_codec --config "$config" --list)
+    set -- $lambdas
+fi
+if [ $# -eq 0 ]; then
+    echo "live: $config lists no lambdas; give some: ./sweep_lambda.sh $config 2.5 0.4" >&2
+    exit 2
+fi
 name=$(basename "$config" .yaml)
 out=${LIVE_SWEEPS:-out}/sweep_$name
 if [ -n "$quick" ]; then

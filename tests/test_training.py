@@ -93,6 +93,28 @@ def test_stopped_and_resumed_is_the_unbroken_run(tmp_path):
     assert losses(tmp_path / "broken") == losses(tmp_path / "whole")[5:]
 
 
+def test_a_run_told_to_stop_says_so_and_goes_on(tmp_path):
+    """Ctrl-C in a sweep must not export half a run: the exit code is not 0, and the state is saved."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    stage, schedule = Quadratic(), Schedule(steps=6)
+    usual = stage.loss
+
+    def interrupted(step):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return usual(step)
+
+    stage.loss = interrupted
+    try:
+        assert Engine(stage, schedule, tmp_path, CONFIG).run() == 130
+        assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 3
+        assert Engine(Quadratic(), schedule, tmp_path, CONFIG).run() == 0
+        assert len(losses(tmp_path)) == 6
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def test_kill_9_and_resume(photos, tmp_path):
     """A real process, killed without warning, goes on with the loss sequence of one that was not."""
     config = tmp_path / "tiny.yaml"

@@ -31,6 +31,9 @@ from live.errors import ConfigError, LiveError
 from .data import Share
 from .record import Record
 
+STOPPED = 130
+"""Exit code of a run that was told to stop: run it again to go on."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -105,8 +108,11 @@ class Engine:
         elif self.share.rank == 0:
             self.record.start(self.config, self.share.world)
 
-    def run(self) -> None:
-        """Train until the schedule's end, or until SIGTERM or SIGINT, which save the state first."""
+    def run(self) -> int:
+        """Train to the schedule's end, or until SIGTERM or SIGINT; the state is saved either way.
+
+        Returns the exit code, 0 or (stopped before the end) ``STOPPED``, so that a sweep never exports half a run.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: setattr(self, "_stop", True))
         main, saved = self.share.rank == 0, time.monotonic()
@@ -126,6 +132,7 @@ class Engine:
         if main:
             self.save()
             self.record.close()
+        return 0 if self.step >= self.schedule.steps else STOPPED
 
     def _one_step(self) -> dict[str, float]:
         torch.manual_seed(self.schedule.seed * 1_000_003 + self.step + self.share.rank * (1 << 40))

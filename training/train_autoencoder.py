@@ -174,9 +174,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.init:
         values["init"] = read_card(args.init)["identity"]
     config = parse(AutoencoderConfig, values)
-    Engine(AutoencoderStage(config, args.data, args.init), config.schedule, args.run, config).run()
-    return 0
+    return Engine(AutoencoderStage(config, args.data, args.init), config.schedule, args.run, config).run()
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main, "its state is saved: run again to go on"))
+    raise SystemExit(run(main, "run again to go on from the last state saved"))

@@ -198,9 +198,8 @@ def main(argv: list[str] | None = None) -> int:
     if not args.data or not args.run or not args.weight or args.weight <= 0:
         raise InputError("give a positive --lambda, a --run folder, and photos with --data or LIVE_TRAIN")
     stage = CodecStage(config, Path(args.data), load_autoencoder(args.vae), args.init, args.latents)
-    Engine(stage, config.schedule, args.run, config).run()
-    return 0
+    return Engine(stage, config.schedule, args.run, config).run()
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main, "its state is saved: run again to go on"))
+    raise SystemExit(run(main, "run again to go on from the last state saved"))
