@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from live.errors import ConfigError, InputError
 
 VALIDATION_SHARE = 0.04
+SMOOTH_SHARE = 0.04
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,14 @@ class Examples:
             top = random.integers(0, tensor.shape[1] - crop + 1)
             left = random.integers(0, tensor.shape[2] - crop + 1)
             piece = tensor[:, top : top + crop, left : left + crop]
-            crops.append(piece.flip(2) if random.integers(2) and self.flip else piece)
+            piece = piece.flip(2) if random.integers(2) and self.flip else piece
+            crops.append(self.varied(piece, random))
             files.append(self.files[which])
         return self.scaled(torch.stack(crops).to(share.device)), files
+
+    def varied(self, piece: Tensor, random: np.random.Generator) -> Tensor:
+        """A crop (c, crop, crop), perhaps made into something that the examples hold too little of."""
+        return piece
 
     def middle(self, crop: int) -> Tensor:
         """The middle (crop x crop) of every example, as (N, c, crop, crop) float32: the validation set's fixed view."""
@@ -99,6 +106,13 @@ class Photos(Examples):
         if not kept:
             raise InputError(f"every photo is smaller than the {smallest}-px crop; use larger photos or a smaller crop")
         super().__init__(kept, pictures, flip=True)
+
+    def varied(self, piece: Tensor, random: np.random.Generator) -> Tensor:
+        """Now and then a smooth picture: 1 to 5 px of the crop a side, enlarged. Photos alone teach no flat colour."""
+        if random.random() >= SMOOTH_SHARE:
+            return piece
+        few = piece[None, :, : random.integers(1, 6), : random.integers(1, 6)].float()
+        return F.interpolate(few, piece.shape[1:], mode="bilinear").round()[0].to(piece.dtype)
 
     def scaled(self, tensors: Tensor) -> Tensor:
         return tensors.float() / 255

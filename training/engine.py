@@ -42,7 +42,7 @@ class Schedule:
     patience: if above 0, no cosine: the rate falls to a tenth whenever that many validations bring no lower ``loss``.
     gain_lr: factor on the learning rate of the quantiser's log gains, which must travel further than weights do, and of
     CompressAI's quantiles, which are fitted by a loss of their own and take no part in the clipping.
-    bf16: run the autoencoder's convolutions in bfloat16 (autocast); about 1.8 times as fast where the CPU has it.
+    bf16: run the autoencoder's convolutions in bfloat16 (autocast) where the processor has it; about 1.8 times as fast.
     """
 
     steps: int

@@ -33,6 +33,7 @@ from live.registry import rate_model_path
 
 from .data import ALONE, Photos, Share, is_validation
 from .engine import Engine, Schedule
+from .grow import grow
 from .losses import Phase, bfloat16, distortion_terms, phase_at, picture_figures
 
 VALIDATION_PHOTOS = 24
@@ -86,13 +87,14 @@ class CompressibleAutoencoder(nn.Module):
         self.log_gain.data.copy_(torch.log(std[None] / steps[:, None]))
 
     def load_released(self, path: Path) -> None:
-        """Take over an exported autoencoder and, from beside it, its rate model (of as many levels as this one)."""
+        """Take over an exported autoencoder and, from beside it, its rate model (of as many levels as this one).
+
+        The released one may be smaller (see ``grow``); what it lacks keeps its initial weights.
+        """
         weights, _ = read_artefact(path, "autoencoder")
-        self.net.load_state_dict({k: v.float() for k, v in weights.items() if not k.startswith("latent_")})
         rate, _ = read_artefact(rate_model_path(path), "rate_model")
-        self.log_gain.data.copy_(rate["log_gain"])
-        hyper = {k.removeprefix("hyper."): v.float() for k, v in rate.items() if k.startswith("hyper.")}
-        self.hyper.load_state_dict(hyper, strict=False)
+        released = {f"net.{name}": tensor for name, tensor in weights.items() if not name.startswith("latent_")}
+        self.load_state_dict(grow(released | rate, self.state_dict()))
 
     def forward(self, pictures: Tensor, level: int | None) -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, H, W) in [0, 1] -> reconstruction in [0, 1], unclamped, and bits a pixel (scalar)."""
@@ -123,10 +125,9 @@ class AutoencoderStage:
         self.share = ALONE
         torch.manual_seed(config.schedule.seed)
         self.model = CompressibleAutoencoder(config)
+        self.model.init_from([p.float() / 127.5 - 1 for p in self.train.tensors[::4]], config.rate)
         if init:
             self.model.load_released(init)
-        else:
-            self.model.init_from([p.float() / 127.5 - 1 for p in self.train.tensors[::4]], config.rate)
         self.model.to(memory_format=torch.channels_last)
 
     def place(self, share: Share) -> None:

@@ -1,4 +1,4 @@
-"""The network of ``compact``, the project's own autoencoder: f = 8, c latent channels, about 5 M parameters.
+"""The network of ``compact``, the project's own autoencoder: f = 8, c latent channels.
 
 ::
 
@@ -7,6 +7,8 @@
     latent ──┬─ conv ─ blocks @H/8 ─ shuffle 2 ─ blocks @H/4 ─ conv ─ shuffle 4 ─┐
              └───── inverse patch transform: 8x8 transposed conv., stride 8 ────(+)── picture (B,3,H,W)
 
+Where a third width is given, the middle of the blocks at H/8 holds a detour through blocks at H/16 (``Reach``).
+
 The patch transform starts as the Karhunen-Loeve transform of 8x8 colour patches scaled to unit variance, and the
 residual networks start at zero. So training sets out from a decorrelating transform with ordered channels, which is
 already compressible, and not from noise; everything stays trainable.
@@ -14,6 +16,7 @@ already compressible, and not from noise; everything stays trainable.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +30,7 @@ FACTOR = 8
 
 @dataclass(frozen=True)
 class CompactConfig:
-    """Sizes: latent channels; widths at H/4 and H/8; residual blocks at each, encoder and decoder."""
+    """Sizes: latent channels; widths at H/4, H/8 and (optional) H/16; residual blocks at each, encoder and decoder."""
 
     channels: int = 16
     encoder_widths: tuple[int, ...] = (64, 160)
@@ -36,19 +39,45 @@ class CompactConfig:
     decoder_blocks: tuple[int, ...] = (2, 4)
 
 
+class Reach(nn.Module):
+    """x + what blocks at half the size make of it, (B, C, H, W) -> (B, C, H, W); the identity at initialisation.
+
+    Twice the receptive field for a quarter of the work a block. Odd sizes are padded by repeating the border.
+    """
+
+    def __init__(self, channels: int, width: int, blocks: int):
+        super().__init__()
+        self.down = conv(channels, width, stride=2)
+        self.blocks = res_blocks(width, blocks)
+        self.up = zero_init(conv(width, 4 * channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        even = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+        return x + F.pixel_shuffle(self.up(torch.relu(self.blocks(self.down(even)))), 2)[:, :, :height, :width]
+
+
+def eighth_blocks(widths: tuple[int, ...], blocks: tuple[int, ...]) -> nn.Sequential:
+    """The residual blocks at H/8, with ``Reach`` in their middle where there is a third width."""
+    layers = [(str(index), block) for index, block in enumerate(res_blocks(widths[1], blocks[1]))]
+    if len(widths) > 2:
+        layers.insert(len(layers) // 2, ("reach", Reach(widths[1], widths[2], blocks[2])))
+    return nn.Sequential(OrderedDict(layers))
+
+
 class Encoder(nn.Module):
     """Pictures (B, 3, H, W) in [-1, 1], H and W multiples of 8 -> latents (B, c, H/8, W/8)."""
 
     def __init__(self, config: CompactConfig):
         super().__init__()
-        quarter, eighth = config.encoder_widths
+        quarter, eighth = config.encoder_widths[:2]
         self.patch = nn.Conv2d(3, config.channels, FACTOR, FACTOR)
         self.residual = nn.Sequential(
             nn.PixelUnshuffle(4),
             conv(48, quarter),
             res_blocks(quarter, config.encoder_blocks[0]),
             conv(quarter, eighth, stride=2),
-            res_blocks(eighth, config.encoder_blocks[1]),
+            eighth_blocks(config.encoder_widths, config.encoder_blocks),
             nn.ReLU(),
             zero_init(conv(eighth, config.channels)),
         )
@@ -62,11 +91,11 @@ class Decoder(nn.Module):
 
     def __init__(self, config: CompactConfig):
         super().__init__()
-        quarter, eighth = config.decoder_widths
+        quarter, eighth = config.decoder_widths[:2]
         self.patch = nn.ConvTranspose2d(config.channels, 3, FACTOR, FACTOR)
         self.residual = nn.Sequential(
             conv(config.channels, eighth),
-            res_blocks(eighth, config.decoder_blocks[1]),
+            eighth_blocks(config.decoder_widths, config.decoder_blocks),
             upsample2(eighth, quarter),
             res_blocks(quarter, config.decoder_blocks[0]),
             nn.ReLU(),
