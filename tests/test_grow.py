@@ -78,6 +78,13 @@ def test_means_and_scales_grow_each_by_itself():
     assert torch.equal(state["hyper.head.bias"][12:18], head[6:])
 
 
+def test_new_channels_are_quantised_as_the_last_old_one():
+    small, large = trained_network(), network(channels=12)
+    gains = grow(small.state_dict(), large.state_dict())["log_gain"]
+    assert torch.equal(gains[:, :6], small.log_gain)
+    assert torch.equal(gains[:, 6:], small.log_gain[:, 5:].expand(-1, 6))
+
+
 def test_larger_weights_are_refused_in_words():
     with pytest.raises(ConfigError, match="larger than the configuration"):
         grow(network(channels=12).state_dict(), network().state_dict())

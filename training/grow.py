@@ -17,8 +17,10 @@ def grow(small: Mapping[str, Tensor], initial: Mapping[str, Tensor]) -> dict[str
     """The state ``initial`` of a network with the trained weights of a ``small`` one in their places.
 
     New outputs keep their initial weights; what they mean to the layers behind them starts at zero, except in the
-    patch transforms, which stay a transform and its inverse. Layers that the small one lacks stay as they are, and are
-    zero-initialised residuals. ConfigError when the small network is not smaller in every size.
+    patch transforms, which stay a transform and its inverse. New channels are quantised as the last old one: at the
+    initial gains they would cost far too much at coarse levels, and gains are slow to learn. Layers that the small one
+    lacks stay as they are, and are zero-initialised residuals. ConfigError when the small network is not smaller in
+    every size.
     """
     grown = dict(initial)
     for name, old in small.items():
@@ -33,6 +35,8 @@ def grow(small: Mapping[str, Tensor], initial: Mapping[str, Tensor]) -> dict[str
                 f"the weights to start from are larger than the configuration: {name} is {tuple(old.shape)} "
                 f"there and {tuple(initial[name].shape)} here"
             ) from None
+    if (gain := grown.get("log_gain")) is not None and (old := small.get("log_gain")) is not None:
+        gain[:, old.shape[1] :] = old[:, -1:]
     return grown
 
 
