@@ -21,6 +21,7 @@ from compressai.models.utils import conv, deconv
 from torch import Tensor, nn
 
 from ..coder import Port
+from ..errors import ModelError
 from ..priors.exact import LIMIT, UNIT, exact, to_fixed
 from ..priors.tables import Tables, factorized_tables, gaussian_tables
 from .base import Coded, LatentCodec, channel_indices, flat
@@ -65,6 +66,7 @@ class LivePaper(ScaleHyperprior, LatentCodec):
         self.g_s = nn.Sequential(deconv(config.m, config.channels))
         self.config, self.channels = config, config.channels
         self.tables: dict[str, Tables] = {}
+        self.units: dict[str, Tensor] = {}
         self.card, self.identity = {"config": asdict(config)}, ""
 
     def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True) -> Any:
@@ -86,9 +88,17 @@ class LivePaper(ScaleHyperprior, LatentCodec):
         symbols = port.code(z, channel_indices(*z_shape[1:]), self.tables["z"])
         z_hat = torch.from_numpy(symbols).reshape(z_shape).double() * UNIT + to_fixed(medians)
         scales = self._exact_h_s(z_hat.clamp(-LIMIT, LIMIT))
-        indices = torch.searchsorted(torch.tensor(THRESHOLDS, dtype=torch.float64), scales)
+        indices = torch.searchsorted(torch.tensor(THRESHOLDS, dtype=torch.float64), scales.contiguous())
         coded = port.code(None if y is None else flat(y), flat(indices), self.tables["y"])
-        return self.g_s(torch.from_numpy(coded).reshape(scales.shape).float())
+        return torch.from_numpy(coded).reshape(scales.shape)
+
+    def reconstruct(self, decoded: Tensor) -> Tensor:
+        return self.g_s(decoded.float())
+
+    def make_exact(self) -> None:
+        if self.units:
+            raise ModelError("live_paper has no units of integers; its checkpoint was altered")
+        _ = self._exact_h_s
 
     @cached_property
     def _exact_h_s(self) -> nn.Module:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from ..coder import Port
 from ..latents.base import Statistics
 from ..nets import conv, res_blocks, zero_init
-from ..priors.hyper import HYPER_FACTOR, MEAN_PRECISION, ExactHyperprior, Hyperprior, anchor_mask, scale_table
+from ..priors.hyper import HYPER_FACTOR, MEAN_PRECISION, ExactHyperprior, Hyperprior, half, put_half, scale_table
+from ..priors.hyper24 import Hyper24, choose_units
 from ..priors.tables import Tables, factorized_tables, gaussian_tables
 from .base import Coded, LatentCodec, channel_indices, flat
 
@@ -54,6 +55,7 @@ class LivePlus(nn.Module, LatentCodec):
         super().__init__()
         self.config, self.channels = config, config.channels
         self.tables: dict[str, Tables] = {}
+        self.units: dict[str, Tensor] = {}
         self.card, self.identity = {"config": asdict(config)}, ""
         shape = (1, config.channels, 1, 1)
         self.register_buffer("mean", torch.zeros(shape))
@@ -92,19 +94,23 @@ class LivePlus(nn.Module, LatentCodec):
         z_symbols = port.code(z, channel_indices(*z_shape[1:]), self.tables["z"])
         entropy = self._exact_hyper
         features = entropy.features(torch.from_numpy(z_symbols).reshape(z_shape))
-        y_hat = torch.zeros(1, self.channels, height, width, dtype=torch.float64)  # in units of 1 / MEAN_PRECISION
-        anchors = anchor_mask(height, width).expand_as(y_hat)
-        for coded, context in ((anchors, None), (~anchors, y_hat)):
-            means, indices = entropy.parameters_of(features, context)
-            means = means[coded]
-            symbols = None if y is None else flat(y[coded] - means / MEAN_PRECISION)
-            symbols = port.code(symbols, flat(indices[coded]), self.tables["y"])
-            y_hat[coded] = torch.from_numpy(symbols) * MEAN_PRECISION + means
-        return self.synthesise((y_hat / MEAN_PRECISION).float())
+        y_hat = torch.zeros(1, self.channels, height, width, dtype=torch.int32)  # in units of 1 / MEAN_PRECISION
+        for anchors in (True, False):
+            means, rows = entropy.parameters_of(features, None if anchors else y_hat)
+            symbols = None if y is None else flat(half(y, anchors) - means / MEAN_PRECISION)
+            coded = port.code(symbols, rows.flatten().numpy(), self.tables["y"])
+            put_half(y_hat, anchors, torch.from_numpy(coded).reshape(means.shape) * MEAN_PRECISION + means)
+        return y_hat
+
+    def reconstruct(self, decoded: Tensor) -> Tensor:
+        return self.synthesise((decoded.double() / MEAN_PRECISION).float())
+
+    def make_exact(self) -> None:
+        _ = self._exact_hyper
 
     @cached_property
-    def _exact_hyper(self) -> ExactHyperprior:
-        return ExactHyperprior(self.hyper)
+    def _exact_hyper(self) -> ExactHyperprior | Hyper24:
+        return Hyper24(self.hyper, self.units) if self.units else ExactHyperprior(self.hyper)
 
     def symbol_count(self, height: int, width: int) -> int:
         z_positions = (height // HYPER_FACTOR) * (width // HYPER_FACTOR)
@@ -116,3 +122,4 @@ class LivePlus(nn.Module, LatentCodec):
 
     def build_tables(self) -> None:
         self.tables = {"y": gaussian_tables(scale_table()), "z": factorized_tables(self.hyper.entropy_bottleneck)}
+        self.units = choose_units(self.hyper, self.tables["z"])

@@ -58,8 +58,19 @@ class Tables:
 
     @cached_property
     def lists(self) -> tuple[list[list[int]], list[int], list[int]]:
-        """cdfs, sizes and offsets as plain lists, the form that the range coder takes."""
-        return self.cdfs.tolist(), self.sizes.tolist(), self.offsets.tolist()
+        """cdfs (each without its padding), sizes and offsets as plain lists, the form that the range coder takes."""
+        rows = [row[:size].tolist() for row, size in zip(self.cdfs, self.sizes, strict=True)]
+        return rows, self.sizes.tolist(), self.offsets.tolist()
+
+    def draw(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+        """Symbols (B, rows, H, W) float32 drawn from all rows' distributions, escapes left out; shape: (B, H, W)."""
+        batch, *size = shape
+        channels = []
+        for row, used, offset in zip(self.cdfs, self.sizes, self.offsets, strict=True):
+            edges = torch.from_numpy(row[: used - 1].copy())
+            numbers = torch.randint(int(edges[-1]), (batch, *size), generator=generator, dtype=torch.int32)
+            channels.append(torch.searchsorted(edges, numbers, right=True) - 1 + offset)
+        return torch.stack(channels, 1).float()
 
     def bits(self, symbols: np.ndarray, indices: np.ndarray) -> float:
         """Exact cost of symbols (int32) under rows ``indices`` in bits, escape codes included."""
