@@ -44,3 +44,8 @@ class DecodeMismatch(LiveError):
 def first_line(error: Exception) -> str:
     """What another library said, as part of a sentence of ours: its first line, or its kind if it said nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch says so by a RuntimeError in words of its own."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "not enough memory" in str(error))
