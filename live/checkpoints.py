@@ -96,7 +96,7 @@ def load_codec(path: Path) -> LatentCodec:
     except RuntimeError as error:
         raise ModelError(f"{path} does not fit its card: {str(error).splitlines()[-1].strip()}") from None
     codec.card, codec.identity = card, card["identity"]
-    return codec.eval().requires_grad_(False)
+    return codec.float().eval().requires_grad_(False)  # whatever torch's default type is
 
 
 def export_codec(codec: LatentCodec, path: Path, card: dict[str, Any], half: bool = True) -> LatentCodec:

@@ -85,7 +85,7 @@ class Coder(_Trial):
 
     def prepare(self) -> None:
         super().prepare()
-        _use_golden_models()
+        use_golden_models()
         from live.checkpoints import load_codec
 
         codecs = [load_codec(path) for path in sorted(GOLDEN.glob("live_*.safetensors"))]
@@ -130,13 +130,13 @@ class Codec(_Trial):
 
     def prepare(self) -> None:
         super().prepare()
-        _use_golden_models()
+        use_golden_models()
         import torch
 
         torch.set_num_threads(1)
         self.fields = {name: unpack(data) for name, data in self.files.items()}
-        self.decoded = {name: _decoded(data) for name, data in self.files.items()}
-        self.symbols = {name: _symbols(file)[0] for name, file in self.fields.items()}
+        self.decoded = {name: decoded(data) for name, data in self.files.items()}
+        self.symbols = {name: symbols_of(file)[0] for name, file in self.fields.items()}
 
     def attempt(self) -> str:
         name = self.random.choice(list(self.files))
@@ -150,14 +150,14 @@ class Codec(_Trial):
         forged = self.random.random() < 0.2
         if forged:  # the symbols' checksum too: a file that somebody made, up to the autoencoder's decoder
             file = unpack(data)
-            data = pack(replace(file, symbols_crc=_symbols(file)[1]))
-        result = _decoded(data)
+            data = pack(replace(file, symbols_crc=symbols_of(file)[1]))
+        result = decoded(data)
         if result == self.decoded[name]:
             return SAME
         if forged:
             return OTHER_FILE
         file = unpack(data)
-        if (_symbols(file)[0] == self.symbols[name]) and (file.width, file.height) != self._size(name):
+        if (symbols_of(file)[0] == self.symbols[name]) and (file.width, file.height) != self._size(name):
             return OTHER_SIZE
         return OTHER_FILE if data in self.files.values() else SILENT
 
@@ -165,11 +165,11 @@ class Codec(_Trial):
         return self.fields[name].width, self.fields[name].height
 
 
-def _use_golden_models() -> None:
+def use_golden_models() -> None:
     os.environ["LIVE_CHECKPOINTS"] = str(GOLDEN)
 
 
-def _decoded(data: bytes) -> bytes:
+def decoded(data: bytes) -> bytes:
     """What a file decodes to, its size included, as comparable bytes."""
     import live
 
@@ -180,7 +180,7 @@ def _decoded(data: bytes) -> bytes:
     return repr(picture.size).encode() + picture.tobytes()
 
 
-def _symbols(file: LiveFile) -> tuple[bytes, int]:
+def symbols_of(file: LiveFile) -> tuple[bytes, int]:
     """A file's symbols in coding order, as bytes, and their CRC-32, whatever the file says of it."""
     from live.checkpoints import by_identity, load_codec
     from live.coder import Read
