@@ -67,6 +67,7 @@ def _codec_choice(parser: argparse.ArgumentParser) -> None:
     )
     choice.add_argument("--checkpoint", type=Path, metavar="PATH", help="a codec checkpoint of your own")
     parser.add_argument("--vae", metavar="NAME", help="autoencoder: name, folder or hub id; default: the codec's own")
+    parser.add_argument("--verify", action="store_true", help="decode what was written before it counts as done")
 
 
 def _decoder_choice(parser: argparse.ArgumentParser) -> None:

@@ -37,7 +37,7 @@ class CompactAutoencoder(Autoencoder):
             self.net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         except (KeyError, RuntimeError) as error:
             raise ModelError(f"{path} does not hold a compact autoencoder: {str(error).splitlines()[0]}") from None
-        self.net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.net.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def encode(self, pictures: Tensor) -> Tensor:
