@@ -21,6 +21,8 @@ from .priors.tables import Tables
 
 SYMBOL_LIMIT = 1 << 14
 """A symbol of larger magnitude is refused, when written and when read."""
+CHUNK = 1 << 18
+"""Symbols that pass the range coder at a time: as Python integers they take ten times their memory. No byte depends on it."""
 
 
 class Port(ABC):
@@ -30,9 +32,12 @@ class Port(ABC):
         self.crc = 0
 
     def code(self, symbols: np.ndarray | None, indices: np.ndarray, tables: Tables) -> np.ndarray:
-        """Pass symbols (n,) int32, coded under table rows ``indices`` (n,) int32; returns the symbols (n,) int32."""
-        passed = self._code(symbols, indices, tables)
-        self.crc = zlib.crc32(np.ascontiguousarray(passed, "<i4").tobytes(), self.crc)
+        """Pass symbols (n,), coded under table rows ``indices`` (n,), both of any integer type; returns them (n,) int32."""
+        passed = np.empty(len(indices), np.int32)
+        for start in range(0, len(indices), CHUNK):
+            part = slice(start, start + CHUNK)
+            passed[part] = self._code(None if symbols is None else symbols[part], indices[part], tables)
+            self.crc = zlib.crc32(passed[part].astype("<i4", copy=False), self.crc)
         return passed
 
     @abstractmethod

@@ -27,6 +27,8 @@ VERSION = 1
 LATENTS_FLAG = 0x80
 STREAM_TAG = 0
 MUST_KNOW = 0x80
+TILES_TAG = 0x80
+"""Section: the overlapping tiles of an autoencoder that looks at the whole picture (see ``live.tiles.Geometry``)."""
 MAX_PIXELS = 178_956_970
 """Largest width x height accepted unless the caller raises it: Pillow's own limit."""
 LATENT_PIXELS = 64
@@ -88,7 +90,7 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> LiveFile:
     sections: dict[int, bytes] = {}
     while (tag := reader.byte()) != STREAM_TAG:
         section = reader.take(reader.varint())
-        if tag >= MUST_KNOW:
+        if tag >= MUST_KNOW and tag != TILES_TAG:
             raise NewerFormat(f"the file has a section {tag} that this release does not know: update live")
         sections[tag] = section
     return LiveFile(codec & ~LATENTS_FLAG, bool(codec & LATENTS_FLAG), model, autoencoder, quality, width, height,

@@ -56,6 +56,19 @@ def anchor_mask(height: int, width: int, device: torch.device | None = None) -> 
     return ((rows[:, None] + columns) % 2 == 0)[None, None]
 
 
+def half(values: Tensor, anchors: bool) -> Tensor:
+    """The anchors of (B, c, h, w), h and w even, or the others: (B, c, h, w/2), in the order of a mask's."""
+    pairs = values.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, c, h/2, 2, w/2, 2)
+    first = 0 if anchors else 1
+    return torch.stack((pairs[:, :, :, 0, :, first], pairs[:, :, :, 1, :, 1 - first]), 3).flatten(2, 3)
+
+
+def put_half(values: Tensor, anchors: bool, part: Tensor) -> None:
+    """Write ``part``, as ``half`` gives it, back into its places in ``values``."""
+    first = 0 if anchors else 1
+    values[:, :, 0::2, first::2], values[:, :, 1::2, 1 - first :: 2] = part[:, :, 0::2], part[:, :, 1::2]
+
+
 class Hyperprior(nn.Module):
     """Entropy model of integer-spaced latents y (B, c, h, w), h and w multiples of 4.
 
