@@ -6,7 +6,8 @@ Layout, version 1 (integers little endian; varint: LEB128, 7 bits a byte, low fi
     1  codec id, +128 for latents  8  model: first bytes of the codec checkpoint's identity
     4  autoencoder: first bytes of its identity
     1  quality (0: none)           varint width, varint height (px; of latents: positions)
-    optional sections: 1 tag (1..255), varint length, bytes; unknown tags below 128 are skipped, from 128 on refused
+    optional sections: 1 tag (1..255), varint length, bytes; unknown tags below 128 are skipped, from 128 on refused;
+       known: 128, overlapping tiles
     1  tag 0: the entropy-coded stream follows, up to the two checks
     4  CRC-32 over the decoded symbols (int32 little endian, in coding order)
     4  CRC-32 over everything before it

@@ -22,7 +22,7 @@ Network = Callable[[Tensor], Tensor]
 
 ALIGN = 4
 """Tiles begin at multiples of this many cells, so that strides inside a network (H/16 of an f = 8 autoencoder) fall alike."""
-PROBES = (64, 256)
+PROBES = (64, 128)
 """Cells along which a field of view is looked for. One that reaches from the middle to an end of all counts as unbounded."""
 
 
