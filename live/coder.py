@@ -84,7 +84,7 @@ class Read(Port):
     def __init__(self, stream: bytes, symbols: int) -> None:
         super().__init__()
         self._decoder = RansDecoder()
-        self._decoder.set_stream(stream + bytes(4 * symbols + 16 * len(stream) + 4096))
+        self._decoder.set_stream(stream.ljust(4 * symbols + 17 * len(stream) + 4096, b"\0"))  # one copy, not two
 
     def _code(self, symbols: np.ndarray | None, indices: np.ndarray, tables: Tables) -> np.ndarray:
         read = np.array(self._decoder.decode_stream(indices.tolist(), *tables.lists), np.int32)

@@ -22,7 +22,7 @@ from ..latents.base import Statistics
 from ..nets import conv, res_blocks, zero_init
 from ..priors.hyper import HYPER_FACTOR, MEAN_PRECISION, ExactHyperprior, Hyperprior, half, put_half, scale_table
 from ..priors.tables import Tables, factorized_tables, gaussian_tables
-from ..tiles import ALIGN, Tiled, boxes, halo_of
+from ..tiles import ALIGN, Box, Tiled, boxes, halo_of
 from .base import EXACT_TILE, TILE, Coded, LatentCodec, channel_indices, flat
 
 
@@ -43,6 +43,12 @@ def residual_transform(channels: int, width: int, blocks: int) -> nn.Sequential:
     """(B, c, h, w) -> (B, c, h, w), zero at initialisation: what g_a and g_s add to the identity."""
     last = zero_init(conv(width, channels))
     return nn.Sequential(conv(channels, width), res_blocks(width, blocks), nn.ReLU(), last)
+
+
+def _packed(box: Box) -> Box:
+    """Where a box of z's positions lies in a tensor of y's that ``half`` packed."""
+    top, bottom, left, right = (side * HYPER_FACTOR for side in box)
+    return Box(top, bottom, left // 2, right // 2)
 
 
 class LivePlus(nn.Module, LatentCodec):
@@ -120,14 +126,14 @@ class LivePlus(nn.Module, LatentCodec):
             if len(tiles) == 1 and anchors:
                 features.append(seen)
             known = None if anchors else wide.of(y_hat, HYPER_FACTOR)
-            predicted = entropy.parameters_of(seen, known)
-            tile_means, tile_rows = (half(box.within(wide).of(values, HYPER_FACTOR), anchors) for values in predicted)
-            place = (..., slice(box.top * HYPER_FACTOR, box.bottom * HYPER_FACTOR),
-                     slice(box.left * HYPER_FACTOR // 2, box.right * HYPER_FACTOR // 2))  # fmt: skip
-            means[place], indices[place] = tile_means, tile_rows
+            predicted = (half(values, anchors) for values in entropy.parameters_of(seen, known))
+            tile_means, tile_rows = (_packed(box.within(wide)).of(values) for values in predicted)
+            place = _packed(box)
+            place.of(means).copy_(tile_means)
+            place.of(indices).copy_(tile_rows)
             if symbols is not None:
                 offsets = half(box.of(y, HYPER_FACTOR), anchors) - tile_means / MEAN_PRECISION
-                symbols[place] = torch.from_numpy(flat(offsets)).reshape(offsets.shape)
+                place.of(symbols).copy_(torch.from_numpy(flat(offsets)).reshape(offsets.shape))
         return means, indices, None if symbols is None else symbols.flatten().numpy()
 
     def _dequantise(self, y_hat: Tensor) -> Tensor:
