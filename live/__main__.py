@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     _output(compress, "output file (a folder when the input is one); default: beside the input, suffix .live")
     _codec_choice(compress)
     compress.add_argument("--alpha", metavar="COLOUR", help="flatten transparency over this colour (white, #rrggbb)")
+    _limit(compress)
     compress.set_defaults(run=commands.compress)
 
     decompress = verbs.add_parser("decompress", help=".live -> picture (or latents, if it holds latents)")
@@ -72,6 +73,10 @@ def _codec_choice(parser: argparse.ArgumentParser) -> None:
 
 def _decoder_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="the codec checkpoint, if it is not embedded")
+    _limit(parser)
+
+
+def _limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="refuse larger pictures (%(default)s)"
     )

@@ -21,6 +21,8 @@ from .priors.tables import PRECISION, Tables
 
 SYMBOL_LIMIT = 1 << 14
 """A symbol of larger magnitude is refused, when written and when read."""
+CHUNK = 1 << 18
+"""Symbols that pass the range coder at a time: as Python integers they take ten times their memory. No byte depends on it."""
 
 FEWEST, FREE = 8, ([[0, (1 << PRECISION) - 1, 1 << PRECISION]], [3], [0])
 """The encoder makes room for one word a symbol, too little for its own state when there are fewer than four: so that many
@@ -34,9 +36,12 @@ class Port(ABC):
         self.crc = 0
 
     def code(self, symbols: np.ndarray | None, indices: np.ndarray, tables: Tables) -> np.ndarray:
-        """Pass symbols (n,) int32, coded under table rows ``indices`` (n,) int32; returns the symbols (n,) int32."""
-        passed = self._code(symbols, indices, tables)
-        self.crc = zlib.crc32(np.ascontiguousarray(passed, "<i4").tobytes(), self.crc)
+        """Pass symbols (n,), coded under table rows ``indices`` (n,), both of any integer type; returns them (n,) int32."""
+        passed = np.empty(len(indices), np.int32)
+        for start in range(0, len(indices), CHUNK):
+            part = slice(start, start + CHUNK)
+            passed[part] = self._code(None if symbols is None else symbols[part], indices[part], tables)
+            self.crc = zlib.crc32(passed[part].astype("<i4", copy=False), self.crc)
         return passed
 
     @abstractmethod
@@ -87,7 +92,7 @@ class Read(Port):
     def __init__(self, stream: bytes, symbols: int) -> None:
         super().__init__()
         self._decoder = RansDecoder()
-        self._decoder.set_stream(stream + bytes(4 * symbols + 16 * len(stream) + 4096))
+        self._decoder.set_stream(stream.ljust(4 * symbols + 17 * len(stream) + 4096, b"\0"))  # one copy, not two
 
     def _code(self, symbols: np.ndarray | None, indices: np.ndarray, tables: Tables) -> np.ndarray:
         read = np.array(self._decoder.decode_stream(indices.tolist(), *tables.lists), np.int32)

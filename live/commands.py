@@ -49,8 +49,8 @@ def _compress_picture(args: Namespace, source: Path, output: Path) -> tuple[int,
     from . import api
     from .media import read_picture
 
-    image = read_picture(source, alpha=args.alpha)
-    data = api.compress(image, args.quality, checkpoint=args.checkpoint, vae=args.vae)
+    image = read_picture(source, args.alpha, args.max_pixels)
+    data = api.compress(image, args.quality, checkpoint=args.checkpoint, vae=args.vae, max_pixels=args.max_pixels)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

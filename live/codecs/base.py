@@ -82,7 +82,8 @@ class LatentCodec(ABC):
         height, width = latents.shape[2:]
         full_height, full_width = self.padded(height, width)
         padded = F.pad(latents, (0, full_width - width, 0, full_height - height), mode="replicate")
-        return self.walk(port, full_height, full_width, padded * self._scale)
+        padded = padded if self._scale == 1 else padded * self._scale
+        return self.walk(port, full_height, full_width, padded)
 
     @torch.inference_mode()
     def decode(self, port: Port, height: int, width: int) -> Tensor:
@@ -94,6 +95,12 @@ class LatentCodec(ABC):
     def _scale(self) -> float:
         """What the codec multiplies latents by: a reference checkpoint was trained before the diffusion scale is applied."""
         return self.card.get("latent_scale", 1.0)
+
+
+TILE = 256
+"""Latent positions along a tile of a codec's floating-point networks."""
+EXACT_TILE = 128
+"""The same for entropy networks, whose integers and convolutions take more memory a position."""
 
 
 def flat(symbols: Tensor) -> np.ndarray:

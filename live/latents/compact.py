@@ -10,6 +10,7 @@ from torch import Tensor
 from ..artefact import read_artefact
 from ..config import parse
 from ..errors import ConfigError, ModelError
+from ..tiles import Network
 from .base import Autoencoder, Statistics, identity_of
 from .compact_net import FACTOR, CompactConfig, CompactNet
 
@@ -47,3 +48,6 @@ class CompactAutoencoder(Autoencoder):
     def decode(self, latents: Tensor) -> Tensor:
         pictures = self.net.decoder(latents.contiguous(memory_format=torch.channels_last))
         return (pictures.mul_(0.5).add_(0.5)).clamp_(0, 1).contiguous()
+
+    def networks(self) -> tuple[Network, Network]:
+        return self.net.encoder, self.net.decoder
