@@ -92,19 +92,26 @@ def _compress_folder(args: Namespace) -> int:
     api.check_choice(args.quality, args.checkpoint, args.vae)
     if args.alpha is not None:
         parse_colour(args.alpha)
-    rows, failures = [], []
-    for source in tqdm(files, unit="picture", file=sys.stderr):
+
+    def attempt(source: Path) -> tuple[Path, int, int] | str:
+        """A picture's row of the table, or why there is none."""
         output = target / source.relative_to(args.input).with_suffix(source.suffix + ".live")
         try:
             if output.exists():
                 check_output(output, args.force)
-            rows.append((source, *_compress_picture(args, source, output)))
+            return source, *_compress_picture(args, source, output)
         except LiveError as error:
-            failures.append(str(error) if str(source) in str(error) else f"{source}: {error}")
+            return str(error) if str(source) in str(error) else f"{source}: {error}"
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            failures.append(f"{source}: not enough memory for a picture of this size")
+            return f"{source}: not enough memory for a picture of this size"
+
+    from .parallel import side_by_side
+
+    done = list(tqdm(side_by_side(attempt, files), total=len(files), unit="picture", file=sys.stderr))
+    rows = [row for row in done if not isinstance(row, str)]
+    failures = [row for row in done if isinstance(row, str)]
     for source, size, pixels in rows:
         print(f"{source.relative_to(args.input)!s:40} {size:10d} bytes {8 * size / pixels:8.4f} bpp")
     total, area = sum(row[1] for row in rows), sum(row[2] for row in rows)

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 
 from .errors import InputError, OutputError
 
@@ -15,6 +16,10 @@ PICTURE_SUFFIXES = frozenset([
     ".tga", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif", ".ico", ".pcx", ".psd", ".qoi", ".sgi",
 ])
 # fmt: on
+
+
+_UMASK = Lock()
+"""The umask is the process's and can only be read by setting it."""
 
 
 def check_output(path: Path, force: bool) -> None:
@@ -45,8 +50,9 @@ def write_atomic(path: Path, data: bytes, check: Callable[[bytes], None] | None 
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        mask = os.umask(0)
-        os.umask(mask)
+        with _UMASK:
+            mask = os.umask(0)
+            os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
         if check is not None:
             check(Path(temporary).read_bytes())

@@ -19,7 +19,19 @@ from torch.overrides import TorchFunctionMode
 from live.checkpoints import load_codec
 from live.registry import cache_dir
 
-SUMS = {"conv2d", "conv_transpose2d", "linear", "matmul", "mm", "bmm", "einsum", "addmm", "baddbmm", "__matmul__"}
+SUMS = {
+    "conv2d",
+    "conv_transpose2d",
+    "linear",
+    "matmul",
+    "mm",
+    "bmm",
+    "einsum",
+    "addmm",
+    "addmm_",
+    "baddbmm",
+    "__matmul__",
+}
 """Where floating-point numbers are summed, in an order that is the library's business."""
 
 
@@ -41,12 +53,14 @@ def disturbed(function, args, options):
     result = function(*args, **options)
     if not result.is_floating_point():
         return result
-    return result + 1e-6 * (2 * torch.rand(result.shape, generator=torch.Generator().manual_seed(1)) - 1)
+    noise = 1e-6 * (2 * torch.rand(result.shape, generator=torch.Generator().manual_seed(1)) - 1)
+    return result.add_(noise) if function.__name__.endswith("_") else result + noise
 
 
 def on_the_gpu(function, args, options):
     moved = [value.cuda() if isinstance(value, torch.Tensor) else value for value in args]
-    return function(*moved, **options).cpu()
+    result = function(*moved, **options).cpu()
+    return args[0].copy_(result) if function.__name__.endswith("_") else result
 
 
 @contextmanager

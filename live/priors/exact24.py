@@ -79,7 +79,8 @@ class Conv24:
         return self._requantise(sums).view(*windows.shape[:-1], -1)
 
     def _requantise(self, sums: Tensor) -> Tensor:
-        return sums.mul_(self.scale).floor_().clamp_(*self.bounds)
+        # Sums are integers already; rounding removes what another library's kernel may add.
+        return sums.round_().mul_(self.scale).floor_().clamp_(*self.bounds)
 
 
 def fixed_weights(weight: Tensor, bias: Tensor, inputs: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:

@@ -85,12 +85,14 @@ class Hyper24:
         self.twins = {name: _twin(name, layer, units) for name, layer in layers.items()}
         self.y_scale = (2.0 ** (units["y.fractions"].double() - MEAN_BITS)).float()
 
+    @torch.autocast("cpu", enabled=False)
     def features(self, z: Tensor) -> Tensor:
         """Symbols of z (B, n_z, h/4, w/4), integers -> features (B, n, h, w), integers in their channels' units."""
         x, twins = z.permute(0, 2, 3, 1).float().clamp(-Z_LIMIT, Z_LIMIT), self.twins
         x = twins["features"](shuffle2(twins["up2"](shuffle2(twins["up1"](x)))))
         return x.permute(0, 3, 1, 2)
 
+    @torch.autocast("cpu", enabled=False)
     def parameters_of(self, features: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Means and table rows (B, c, h, w/2) of the anchors or, given the decoded anchors in y, of the others."""
         x, twins = half(features, y is None).permute(0, 2, 3, 1), self.twins
