@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn import functional as F
 
 from live import __main__ as command
 from live import api
@@ -171,6 +172,9 @@ def compressai(clock: Clock, latents: Tensor, codec: LivePlus) -> dict[str, Timi
     """Latents to strings and back by CompressAI in floating point."""
     ours, paper = FloatPath(codec), LivePaper(PaperConfig(channels=latents.shape[1])).eval()
     paper.update(force=True)
+    height, width = latents.shape[2:]
+    full_height, full_width = paper.padded(height, width)
+    latents = F.pad(latents, (0, full_width - width, 0, full_height - height), mode="replicate")
     strings = ours.compress(latents)
     with torch.inference_mode():
         out = paper.compress(latents)
