@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     _output(compress, "output file (a folder when the input is one); default: beside the input, suffix .live")
     _codec_choice(compress)
     compress.add_argument("--alpha", metavar="COLOUR", help="flatten transparency over this colour (white, #rrggbb)")
+    _limit(compress)
     compress.set_defaults(run=commands.compress)
 
     decompress = verbs.add_parser("decompress", help=".live -> picture (or latents, if it holds latents)")
@@ -67,10 +68,15 @@ def _codec_choice(parser: argparse.ArgumentParser) -> None:
     )
     choice.add_argument("--checkpoint", type=Path, metavar="PATH", help="a codec checkpoint of your own")
     parser.add_argument("--vae", metavar="NAME", help="autoencoder: name, folder or hub id; default: the codec's own")
+    parser.add_argument("--verify", action="store_true", help="decode what was written before it counts as done")
 
 
 def _decoder_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="the codec checkpoint, if it is not embedded")
+    _limit(parser)
+
+
+def _limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="refuse larger pictures (%(default)s)"
     )

@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from .checkpoints import by_identity, by_quality, load_codec, qualities
 from .codecs.base import LatentCodec
 from .coder import Count, Port, Read, Write
-from .container import MAX_PIXELS, LiveFile, pack, unpack
+from .container import MAX_PIXELS, TILES_TAG, LiveFile, pack, unpack
 from .errors import DamagedFile, DecodeMismatch, InputError, ModelError, UnknownModel
 from .latents import load_autoencoder
 from .latents.base import Autoencoder
-from .media import as_picture, to_image, to_tensor
+from .media import as_picture
+from .pictures import decode_picture, encode_picture
+from .tiles import Geometry
 
 DEFAULT_VAE = "compact"
 
@@ -31,6 +32,7 @@ def compress(
     checkpoint: str | Path | None = None,
     vae: str | Autoencoder | None = None,
     alpha: str | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> bytes:
     """A picture as the bytes of a LIVE file.
 
@@ -38,13 +40,14 @@ def compress(
     quality: an embedded one (``live.qualities()``; the middle one by default), or ``checkpoint``: a codec checkpoint.
     vae: the autoencoder, by name or loaded; by default the one that the codec was trained on.
     alpha: a colour to flatten transparency over; without it transparent pictures are refused.
-    Raises InputError or ModelError.
+    max_pixels: larger pictures are refused. Raises InputError or ModelError.
     """
-    image = as_picture(picture, alpha=alpha)
+    image = as_picture(picture, alpha, max_pixels)
     codec = _codec(quality, checkpoint)
     autoencoder = _autoencoder(codec, vae)
-    latents = _encode_padded(autoencoder, to_tensor(image))
-    return _pack(codec, latents, image.size, autoencoder.identity, is_latents=False)
+    latents, geometry = encode_picture(autoencoder, image)
+    sections = {TILES_TAG: geometry.pack()} if geometry else {}
+    return _pack(codec, latents, image.size, autoencoder.identity, is_latents=False, sections=sections)
 
 
 def decompress(
@@ -65,8 +68,9 @@ def decompress(
     codec = _codec_of(file, checkpoint)
     autoencoder = _autoencoder(codec, vae, bytes(file.autoencoder))
     height, width = (math.ceil(size / autoencoder.factor) for size in (file.height, file.width))
-    pictures = autoencoder.decode(_read_latents(file, codec, height, width))
-    return to_image(pictures[:, :, : file.height, : file.width])
+    tiles = file.sections.get(TILES_TAG)
+    geometry = Geometry.unpack(tiles) if tiles is not None else None
+    return decode_picture(autoencoder, _read_latents(file, codec, height, width), (file.width, file.height), geometry)
 
 
 def compress_latents(
@@ -114,7 +118,7 @@ def decompress_latents(data: bytes, *, checkpoint: str | Path | None = None, max
 def estimate_bits(picture: Any, quality: int | None = None, *, checkpoint: str | Path | None = None) -> float:
     """The bits that the tables charge for a picture's symbols (Count port); the real file adds the header."""
     codec, port = _codec(quality, checkpoint), Count()
-    codec.encode(port, _encode_padded(_autoencoder(codec, None), to_tensor(as_picture(picture))))
+    codec.encode(port, encode_picture(_autoencoder(codec, None), as_picture(picture))[0])
     return port.bits
 
 
@@ -127,8 +131,8 @@ def autoencode(picture: Any, vae: str | Autoencoder = DEFAULT_VAE) -> Image.Imag
     """A picture after the autoencoder's round trip alone, nothing coded: the ceiling of any codec over it."""
     image = as_picture(picture)
     autoencoder = vae if isinstance(vae, Autoencoder) else _load_autoencoder(vae)
-    pictures = autoencoder.decode(_encode_padded(autoencoder, to_tensor(image)))
-    return to_image(pictures[:, :, : image.height, : image.width])
+    latents, geometry = encode_picture(autoencoder, image)
+    return decode_picture(autoencoder, latents, image.size, geometry)
 
 
 def _bytes_of(data: Any) -> bytes:
@@ -141,7 +145,14 @@ def _kind(value: Any) -> str:
     return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _pack(codec: LatentCodec, latents: Tensor, size: tuple[int, int], identity: str, is_latents: bool) -> bytes:
+def _pack(
+    codec: LatentCodec,
+    latents: Tensor,
+    size: tuple[int, int],
+    identity: str,
+    is_latents: bool,
+    sections: dict[int, bytes] | None = None,
+) -> bytes:
     port = Write()
     codec.encode(port, latents)
     return pack(
@@ -155,6 +166,7 @@ def _pack(codec: LatentCodec, latents: Tensor, size: tuple[int, int], identity: 
             height=size[1],
             stream=port.stream(),
             symbols_crc=port.crc,
+            sections=sections or {},
         )
     )
 
@@ -168,12 +180,6 @@ def _read_latents(file: LiveFile, codec: LatentCodec, height: int, width: int) -
             "the file is whole, so report this with the output of: live info"
         )
     return latents
-
-
-def _encode_padded(autoencoder: Autoencoder, pictures: Tensor) -> Tensor:
-    """Encode (1, 3, H, W) of any size: the right and bottom borders are replicated up to a multiple of the factor."""
-    bottom, right = (-size % autoencoder.factor for size in pictures.shape[2:])
-    return autoencoder.encode(F.pad(pictures, (0, right, 0, bottom), mode="replicate"))
 
 
 def _codec(quality: int | None, checkpoint: str | Path | None) -> LatentCodec:

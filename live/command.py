@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from .errors import InputError, LiveError
+from .errors import InputError, LiveError, is_out_of_memory
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,7 +29,9 @@ def run(main: Callable[[], int], interrupted: str = "nothing half-written") -> i
     except OSError as error:
         print(f"live: {error.filename or 'the system'}: {error.strerror}", file=sys.stderr)
         return 2
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         print("live: not enough memory for a picture of this size", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import InputError, LiveError, OutputError, UnknownModel
+from .errors import DecodeMismatch, InputError, LiveError, OutputError, UnknownModel, is_out_of_memory
 from .files import check_output, picture_files, read_bytes, require_file, write_atomic
 
 if TYPE_CHECKING:
@@ -48,14 +49,33 @@ def _compress_picture(args: Namespace, source: Path, output: Path) -> tuple[int,
     from . import api
     from .media import read_picture
 
-    image = read_picture(source, alpha=args.alpha)
-    data = api.compress(image, args.quality, checkpoint=args.checkpoint, vae=args.vae)
+    image = read_picture(source, args.alpha, args.max_pixels)
+    data = api.compress(image, args.quality, checkpoint=args.checkpoint, vae=args.vae, max_pixels=args.max_pixels)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {output.parent}: {error.strerror}") from None
-    write_atomic(output, data)
+    write_atomic(output, data, _verification(args, source, data) if args.verify else None)
     return len(data), image.width * image.height
+
+
+def _verification(args: Namespace, source: Path, data: bytes) -> Callable[[bytes], None]:
+    """For --verify: what to do with the written bytes, read back, before they count; DecodeMismatch if they do not hold."""
+    from . import api
+    from .container import unpack
+
+    def check(written: bytes) -> None:
+        try:
+            if unpack(written).latents:
+                api.decompress_latents(written, checkpoint=args.checkpoint)
+            else:
+                api.decompress(written, checkpoint=args.checkpoint, vae=args.vae)
+        except LiveError as error:
+            raise DecodeMismatch(f"{source}: what was written does not decode ({error}); not kept") from None
+        if written != data:
+            raise DecodeMismatch(f"{source}: what was written is not what is on the disk; not kept")
+
+    return check
 
 
 def _compress_folder(args: Namespace) -> int:
@@ -72,15 +92,26 @@ def _compress_folder(args: Namespace) -> int:
     api.check_choice(args.quality, args.checkpoint, args.vae)
     if args.alpha is not None:
         parse_colour(args.alpha)
-    rows, failures = [], []
-    for source in tqdm(files, unit="picture", file=sys.stderr):
+
+    def attempt(source: Path) -> tuple[Path, int, int] | str:
+        """A picture's row of the table, or why there is none."""
         output = target / source.relative_to(args.input).with_suffix(source.suffix + ".live")
         try:
             if output.exists():
                 check_output(output, args.force)
-            rows.append((source, *_compress_picture(args, source, output)))
+            return source, *_compress_picture(args, source, output)
         except LiveError as error:
-            failures.append(str(error))
+            return str(error) if str(source) in str(error) else f"{source}: {error}"
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return f"{source}: not enough memory for a picture of this size"
+
+    from .parallel import side_by_side
+
+    done = list(tqdm(side_by_side(attempt, files), total=len(files), unit="picture", file=sys.stderr))
+    rows = [row for row in done if not isinstance(row, str)]
+    failures = [row for row in done if isinstance(row, str)]
     for source, size, pixels in rows:
         print(f"{source.relative_to(args.input)!s:40} {size:10d} bytes {8 * size / pixels:8.4f} bpp")
     total, area = sum(row[1] for row in rows), sum(row[2] for row in rows)
@@ -219,7 +250,7 @@ def pack_latents(args: Namespace) -> int:
 
     tensor = _read_tensor(args.input, args.key)
     data = api.compress_latents(tensor, args.quality, checkpoint=args.checkpoint, vae=args.vae)
-    write_atomic(output, data)
+    write_atomic(output, data, _verification(args, args.input, data) if args.verify else None)
     before = tensor.numel() * tensor.element_size()
     print(f"{output}: {len(data)} bytes, {before / len(data):.1f} times smaller than the tensor")
     return 0

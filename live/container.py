@@ -6,7 +6,8 @@ Layout, version 1 (integers little endian; varint: LEB128, 7 bits a byte, low fi
     1  codec id, +128 for latents  8  model: first bytes of the codec checkpoint's identity
     4  autoencoder: first bytes of its identity
     1  quality (0: none)           varint width, varint height (px; of latents: positions)
-    optional sections: 1 tag (1..255), varint length, bytes; unknown tags below 128 are skipped, from 128 on refused
+    optional sections: 1 tag (1..255), varint length, bytes; unknown tags below 128 are skipped, from 128 on refused;
+       known: 128, overlapping tiles
     1  tag 0: the entropy-coded stream follows, up to the two checks
     4  CRC-32 over the decoded symbols (int32 little endian, in coding order)
     4  CRC-32 over everything before it
@@ -27,6 +28,8 @@ VERSION = 1
 LATENTS_FLAG = 0x80
 STREAM_TAG = 0
 MUST_KNOW = 0x80
+TILES_TAG = 0x80
+"""Section: the overlapping tiles of an autoencoder that looks at the whole picture (see ``live.tiles.Geometry``)."""
 MAX_PIXELS = 178_956_970
 """Largest width x height accepted unless the caller raises it: Pillow's own limit."""
 LATENT_PIXELS = 64
@@ -88,7 +91,7 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> LiveFile:
     sections: dict[int, bytes] = {}
     while (tag := reader.byte()) != STREAM_TAG:
         section = reader.take(reader.varint())
-        if tag >= MUST_KNOW:
+        if tag >= MUST_KNOW and tag != TILES_TAG:
             raise NewerFormat(f"the file has a section {tag} that this release does not know: update live")
         sections[tag] = section
     return LiveFile(codec & ~LATENTS_FLAG, bool(codec & LATENTS_FLAG), model, autoencoder, quality, width, height,

@@ -44,3 +44,9 @@ class DecodeMismatch(LiveError):
 def first_line(error: Exception) -> str:
     """What another library said, as part of a sentence of ours: its first line, or its kind if it said nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, which torch says by a RuntimeError: its CPU allocator's words, or a GPU's own kind."""
+    said = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return said or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 
 from .errors import InputError, OutputError
 
@@ -14,6 +16,10 @@ PICTURE_SUFFIXES = frozenset([
     ".tga", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif", ".ico", ".pcx", ".psd", ".qoi", ".sgi",
 ])
 # fmt: on
+
+
+_UMASK = Lock()
+"""The umask is the process's and can only be read by setting it."""
 
 
 def check_output(path: Path, force: bool) -> None:
@@ -31,8 +37,12 @@ def check_output(path: Path, force: bool) -> None:
         raise OutputError(f"no permission to write in {folder}")
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write to a temporary file beside ``path``, then rename: the old file stays whole until the new one is."""
+def write_atomic(path: Path, data: bytes, check: Callable[[bytes], None] | None = None) -> None:
+    """Write to a temporary file beside ``path``, then rename: the old file stays whole until the new one is.
+
+    check: is given what was written, read back from disk, before the rename; what it raises leaves the old file.
+    A process killed in between leaves the temporary file, hidden and named ``.live-...``, which nothing here reads.
+    """
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".live-")
     except OSError as error:
@@ -40,16 +50,17 @@ def write_atomic(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        mask = os.umask(0)
-        os.umask(mask)
+        with _UMASK:
+            mask = os.umask(0)
+            os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
+        if check is not None:
+            check(Path(temporary).read_bytes())
         os.replace(temporary, path)
     except OSError as error:
-        os.unlink(temporary)
         raise OutputError(f"cannot write {path}: {error.strerror}") from None
-    except BaseException:  # Ctrl-C: leave no debris
-        os.unlink(temporary)
-        raise
+    finally:  # after the rename there is none; after an error or Ctrl-C it would be debris
+        Path(temporary).unlink(missing_ok=True)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,30 +27,39 @@ COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 PRIMARY_FORMATS = ("MPO", "HEIF")
 """Formats that name one picture the primary one (cameras add previews): theirs is taken, others' frames are refused."""
+_OPENING = threading.Lock()
 WRONG_VALUES = "a picture's values must be uint8, or floating point in [0, 1]; convert them first"
 
 
-def read_picture(source: str | Path | bytes | Image.Image, alpha: str | None = None) -> Image.Image:
+def read_picture(
+    source: str | Path | bytes | Image.Image, alpha: str | None = None, max_pixels: int | None = None
+) -> Image.Image:
     """A picture as PIL RGB, 8 bit, upright (EXIF orientation applied), detached from its file.
 
     source: path, the bytes of a picture file, or a PIL image of any mode. 16-bit grey is scaled by 1/257, rounded.
     alpha: "white", "black" or "#rrggbb", the colour to flatten transparency over; without it a picture with pixels that
-    are not opaque is refused. InputError: missing, empty, damaged, no picture, several frames, over ``MAX_PIXELS``,
-    floating point, no RGB equivalent.
+    are not opaque is refused. max_pixels: larger pictures are refused (default: ``MAX_PIXELS``). InputError: missing,
+    empty, damaged, no picture, several frames, over the limit, floating point, no RGB equivalent.
     """
     background = None if alpha is None else parse_colour(alpha)
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
     if isinstance(source, Image.Image):
         image, label = source, "the picture"
     else:
         image, label = _open(source)
-    if image.width * image.height > MAX_PIXELS:
-        raise InputError(f"{label} is {image.width} x {image.height}, over the limit of {MAX_PIXELS} pixels")
+    if image.width * image.height > limit:
+        raise InputError(
+            f"{label} is {image.width} x {image.height}, over the limit of {limit} pixels; raise it with --max-pixels"
+        )
     if not image.width or not image.height:
         raise InputError(f"{label} has no pixels")
+    if type(image) is Image.Image and image.mode == "RGB" and not image.info:
+        return image  # as this function gives them
     try:
         frames = 1 if image.format in PRIMARY_FORMATS else getattr(image, "n_frames", 1)
         if frames == 1:
-            image = ImageOps.exif_transpose(image)
+            # In place where the picture is ours: each copy of a large one counts.
+            image = ImageOps.exif_transpose(image, in_place=image is not source) or image
             image.load()
     except MemoryError:
         raise
@@ -56,7 +67,9 @@ def read_picture(source: str | Path | bytes | Image.Image, alpha: str | None = N
         raise InputError(f"{label} is damaged or truncated ({first_line(error)})") from None
     if frames != 1:
         raise InputError(f"{label} holds {frames} frames or pages; save the one you want as a picture of its own")
-    return _detached(_to_rgb(image, background, label))
+    rgb = _to_rgb(image, background, label)
+    rgb.info = {}  # no metadata that a later save would carry along
+    return rgb
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:
@@ -90,15 +103,15 @@ def to_image(pictures: Tensor) -> Image.Image:
     return Image.fromarray(eight_bit.permute(1, 2, 0).contiguous().numpy())
 
 
-def as_picture(picture: Any, alpha: str | None = None) -> Image.Image:
+def as_picture(picture: Any, alpha: str | None = None, max_pixels: int | None = None) -> Image.Image:
     """Anything that is one picture -> PIL RGB, 8 bit.
 
-    picture: path, file bytes or PIL image (see ``read_picture``, also for ``alpha``); numpy array (H, W, 3) or (H, W);
+    picture: path, file bytes or PIL image (see ``read_picture``, also for the others); numpy array (H, W, 3) or (H, W);
     torch tensor (3, H, W) or (1, 3, H, W). Arrays and tensors are uint8, or floating point in [0, 1].
     Raises InputError for any other type, shape or range.
     """
     if isinstance(picture, (str, Path, bytes, Image.Image)):
-        return read_picture(picture, alpha)
+        return read_picture(picture, alpha, max_pixels)
     if isinstance(picture, np.ndarray):
         return to_image(_from_array(picture))
     if isinstance(picture, Tensor):
@@ -139,6 +152,17 @@ def _register_heif() -> bool:
     return True
 
 
+@contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Pillow refuses large pictures by a limit of the whole process; ours, which the caller may raise, takes its place."""
+    with _OPENING:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def _open(source: str | Path | bytes) -> tuple[Image.Image, str]:
     """The opened picture, not yet decoded, and how messages call it."""
     label = "the picture" if isinstance(source, bytes) else str(source)
@@ -147,11 +171,8 @@ def _open(source: str | Path | bytes) -> tuple[Image.Image, str]:
         raise InputError(f"{label} is empty (0 bytes)")
     heif = _register_heif()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+        with _without_pillows_limit():
             return Image.open(io.BytesIO(data)), label
-    except Image.DecompressionBombError:
-        raise InputError(f"{label} is over the limit of {MAX_PIXELS} pixels; not decoded") from None
     except UnidentifiedImageError:
         hint = "; for HEIC install pillow-heif" if not heif and data[4:8] == b"ftyp" else ""
         raise InputError(f"{label} is not a picture that can be read{hint}") from None
@@ -189,8 +210,3 @@ def _from_wide_grey(image: Image.Image, label: str) -> Image.Image:
         opaque = (values != image.info["transparency"]).astype(np.uint8) * 255
         grey.putalpha(Image.fromarray(opaque))
     return grey
-
-
-def _detached(image: Image.Image) -> Image.Image:
-    """The pixels alone: no file handle, no metadata that a later save would carry along."""
-    return Image.frombytes("RGB", image.size, image.tobytes())

@@ -26,7 +26,8 @@ class LatentCodec(ABC):
     """A codec of latents (1, c, h, w) of one autoencoder.
 
     codec_id: stable number written in files, never reused; name: how users and cards call it; stride: h and w are
-    padded to a multiple of it (replicating the border) and cropped after decoding.
+    padded to a multiple of it (replicating the border) and cropped after decoding; units: of the integer arithmetic, int8,
+    where the entropy networks run in ``priors.exact24``.
     """
 
     codec_id: ClassVar[int]
@@ -34,6 +35,7 @@ class LatentCodec(ABC):
     stride: ClassVar[int]
     channels: int
     tables: dict[str, Tables]
+    units: dict[str, Tensor]
     card: dict[str, Any]
     identity: str
 
@@ -41,9 +43,13 @@ class LatentCodec(ABC):
     def walk(self, port: Port, height: int, width: int, latents: Tensor | None = None) -> Tensor:
         """Pass every symbol of latents (1, c, height, width), sizes multiples of ``stride``, through the port, in order.
 
-        With ``latents`` they are analysed (Count, Write); without, the port supplies the symbols (Read). Returns the
-        decoded latents (1, c, height, width) float32, the same either way.
+        With ``latents`` they are analysed (Count, Write); without, the port supplies the symbols (Read). Returns what
+        ``reconstruct`` takes, integers, the same either way.
         """
+
+    @abstractmethod
+    def reconstruct(self, decoded: Tensor) -> Tensor:
+        """What ``walk`` returned -> latents (1, c, height, width) float32."""
 
     @abstractmethod
     def estimate(self, latents: Tensor) -> Coded:
@@ -59,8 +65,12 @@ class LatentCodec(ABC):
         """The number of rows of every table that ``walk`` selects from."""
 
     @abstractmethod
+    def make_exact(self) -> None:
+        """Make the entropy networks' integer twins of the present weights; ModelError when they allow no proof."""
+
+    @abstractmethod
     def build_tables(self) -> None:
-        """Fill ``tables`` from the trained densities. Done once, at export."""
+        """Fill ``tables`` and ``units`` from the trained weights and densities. Done once, at export."""
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """The size that is coded: both rounded up to a multiple of ``stride``."""
@@ -68,21 +78,29 @@ class LatentCodec(ABC):
 
     @torch.inference_mode()
     def encode(self, port: Port, latents: Tensor) -> Tensor:
-        """Pass latents (1, c, h, w) of any size through Count or Write; returns what a decoder will see, (1, c, h, w)."""
+        """Pass latents (1, c, h, w) of any size through Count or Write; returns what ``walk`` does, at the padded size."""
         height, width = latents.shape[2:]
         full_height, full_width = self.padded(height, width)
         padded = F.pad(latents, (0, full_width - width, 0, full_height - height), mode="replicate")
-        return self.walk(port, full_height, full_width, padded * self._scale)[:, :, :height, :width] / self._scale
+        padded = padded if self._scale == 1 else padded * self._scale
+        return self.walk(port, full_height, full_width, padded)
 
     @torch.inference_mode()
     def decode(self, port: Port, height: int, width: int) -> Tensor:
         """Latents (1, c, height, width) from Read."""
-        return self.walk(port, *self.padded(height, width))[:, :, :height, :width] / self._scale
+        decoded = self.reconstruct(self.walk(port, *self.padded(height, width)))
+        return decoded[:, :, :height, :width] / self._scale
 
     @property
     def _scale(self) -> float:
         """What the codec multiplies latents by: a reference checkpoint was trained before the diffusion scale is applied."""
         return self.card.get("latent_scale", 1.0)
+
+
+TILE = 256
+"""Latent positions along a tile of a codec's floating-point networks."""
+EXACT_TILE = 128
+"""The same for entropy networks, whose integers and convolutions take more memory a position."""
 
 
 def flat(symbols: Tensor) -> np.ndarray:

@@ -21,9 +21,11 @@ from compressai.models.utils import conv, deconv
 from torch import Tensor, nn
 
 from ..coder import Port
+from ..errors import ModelError
 from ..priors.exact import LIMIT, UNIT, exact, to_fixed
 from ..priors.tables import Tables, factorized_tables, gaussian_tables
-from .base import Coded, LatentCodec, channel_indices, flat
+from ..tiles import Tiled
+from .base import EXACT_TILE, TILE, Coded, LatentCodec, channel_indices, flat
 
 SCALES = tuple(float(np.exp(x)) for x in np.linspace(np.log(0.11), np.log(256), 64))
 """CompressAI's default scale table: 64 standard deviations, log-spaced from 0.11 to 256."""
@@ -65,6 +67,7 @@ class LivePaper(ScaleHyperprior, LatentCodec):
         self.g_s = nn.Sequential(deconv(config.m, config.channels))
         self.config, self.channels = config, config.channels
         self.tables: dict[str, Tables] = {}
+        self.units: dict[str, Tensor] = {}
         self.card, self.identity = {"config": asdict(config)}, ""
 
     def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True) -> Any:
@@ -80,15 +83,38 @@ class LivePaper(ScaleHyperprior, LatentCodec):
 
     def walk(self, port: Port, height: int, width: int, latents: Tensor | None = None) -> Tensor:
         medians = self.entropy_bottleneck.quantiles[:, 0, 1].reshape(1, -1, 1, 1)
-        y = None if latents is None else self.g_a(latents)
-        z = None if y is None else flat(self.h_a(torch.abs(y)) - medians)
+        y = None if latents is None else self._tiled["g_a"](latents)
+        z = None if y is None else flat(self._tiled["h_a"](y) - medians)
         z_shape = (1, self.config.n, height // 8, width // 8)
         symbols = port.code(z, channel_indices(*z_shape[1:]), self.tables["z"])
-        z_hat = torch.from_numpy(symbols).reshape(z_shape).double() * UNIT + to_fixed(medians)
-        scales = self._exact_h_s(z_hat.clamp(-LIMIT, LIMIT))
-        indices = torch.searchsorted(torch.tensor(THRESHOLDS, dtype=torch.float64), scales)
-        coded = port.code(None if y is None else flat(y), flat(indices), self.tables["y"])
-        return self.g_s(torch.from_numpy(coded).reshape(scales.shape).float())
+        indices = self._tiled["rows"](torch.from_numpy(symbols).reshape(z_shape))
+        coded = port.code(None if y is None else flat(y), indices.flatten().numpy(), self.tables["y"])
+        return torch.from_numpy(coded).reshape(indices.shape)
+
+    def reconstruct(self, decoded: Tensor) -> Tensor:
+        return self._tiled["g_s"](decoded)
+
+    @cached_property
+    def _tiled(self) -> dict[str, Tiled]:
+        """The networks by tiles, in cells of 8 x 8 latent positions, one of z and 4 x 4 of y."""
+        config, core, exact_core = self.config, TILE // 8, EXACT_TILE // 8
+        return {
+            "g_a": Tiled(self.g_a, config.channels, 8, 4, core),
+            "h_a": Tiled(lambda y: self.h_a(torch.abs(y)), config.m, 4, 1, core),
+            "rows": Tiled(self._rows, config.n, 1, 4, exact_core, self.h_s),
+            "g_s": Tiled(lambda symbols: self.g_s(symbols.float()), config.m, 4, 8, core),
+        }
+
+    def _rows(self, symbols: Tensor) -> Tensor:
+        """Symbols of z, integers -> table rows of y, uint8."""
+        medians = to_fixed(self.entropy_bottleneck.quantiles[:, 0, 1].reshape(1, -1, 1, 1))
+        scales = self._exact_h_s((symbols.double() * UNIT + medians).clamp(-LIMIT, LIMIT))
+        return torch.searchsorted(torch.tensor(THRESHOLDS, dtype=torch.float64), scales.contiguous()).to(torch.uint8)
+
+    def make_exact(self) -> None:
+        if self.units:
+            raise ModelError("live_paper has no units of integers; its checkpoint was altered")
+        _ = self._exact_h_s
 
     @cached_property
     def _exact_h_s(self) -> nn.Module:

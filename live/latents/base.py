@@ -6,9 +6,15 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from ..tiles import ALIGN, Network, Tiled
+
+TILE = 2048
+"""Pixels along a tile of a picture: larger ones waste less on their halos, smaller ones take less memory."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,24 @@ class Autoencoder(ABC):
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, c, h, w) float32 -> pictures (B, 3, f*h, f*w) float32, clamped to [0, 1]."""
+
+    @abstractmethod
+    def networks(self) -> tuple[Network, Network]:
+        """The bare networks behind ``encode`` and ``decode``, of the same shapes, without checks or conventions."""
+
+    @cached_property
+    def tiled_encode(self) -> Tiled:
+        """``encode`` by tiles; a cell is a latent position."""
+        return Tiled(self.encode, 3, self.factor, 1, self._tile, self.networks()[0])
+
+    @cached_property
+    def tiled_decode(self) -> Tiled:
+        """``decode`` by tiles; a cell is a latent position."""
+        return Tiled(self.decode, self.channels, 1, self.factor, self._tile, self.networks()[1])
+
+    @property
+    def _tile(self) -> int:
+        return TILE // self.factor // ALIGN * ALIGN
 
 
 def identity_of(tensors: Mapping[str, Tensor], convention: str) -> str:

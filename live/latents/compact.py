@@ -10,6 +10,7 @@ from torch import Tensor
 from ..artefact import read_artefact
 from ..config import parse
 from ..errors import ConfigError, ModelError
+from ..tiles import Network
 from .base import Autoencoder, Statistics, identity_of
 from .compact_net import FACTOR, CompactConfig, CompactNet
 
@@ -37,7 +38,7 @@ class CompactAutoencoder(Autoencoder):
             self.net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         except (KeyError, RuntimeError) as error:
             raise ModelError(f"{path} does not hold a compact autoencoder: {str(error).splitlines()[0]}") from None
-        self.net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.net.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def encode(self, pictures: Tensor) -> Tensor:
@@ -47,3 +48,6 @@ class CompactAutoencoder(Autoencoder):
     def decode(self, latents: Tensor) -> Tensor:
         pictures = self.net.decoder(latents.contiguous(memory_format=torch.channels_last))
         return (pictures.mul_(0.5).add_(0.5)).clamp_(0, 1).contiguous()
+
+    def networks(self) -> tuple[Network, Network]:
+        return self.net.encoder, self.net.decoder

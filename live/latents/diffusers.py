@@ -11,6 +11,7 @@ scale = scaling_factor / latents_std, shift = latents_mean. AutoencoderTiny stat
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelError, first_line
+from ..tiles import Network
 from .base import Autoencoder, Statistics, identity_of
 from .precision import GuardedNet, parse_dtype
 from .statistics import find_statistics
@@ -91,6 +93,10 @@ class DiffusersAutoencoder(Autoencoder):
     def decode(self, latents: Tensor) -> Tensor:
         pictures = self.net.run(_decoded, latents / self.scale + self.shift)
         return (pictures if self.unit_range else pictures * 0.5 + 0.5).clamp_(0, 1)
+
+    def networks(self) -> tuple[Network, Network]:
+        step = _mode if self.kind == "AutoencoderKL" else _latents
+        return partial(step, self.net.full), partial(_decoded, self.net.full)
 
     def _to_network(self, pictures: Tensor) -> Tensor:
         return pictures if self.unit_range else pictures * 2 - 1

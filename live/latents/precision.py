@@ -29,7 +29,7 @@ class GuardedNet:
     """
 
     def __init__(self, net: nn.Module, dtype: torch.dtype, name: str):
-        self.full = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.full = net.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.reduced = None if dtype == torch.float32 else copy.deepcopy(self.full).to(dtype)
         self.dtype, self.name = dtype, name
 

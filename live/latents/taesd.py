@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
+from ..tiles import Network
 from .base import Autoencoder, Statistics, identity_of
 from .precision import GuardedNet, parse_dtype
 from .statistics import find_statistics
@@ -74,6 +75,9 @@ class TinyAutoencoderPth(Autoencoder):
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         return self.decoder.run(_apply, latents).clamp_(0, 1)
+
+    def networks(self) -> tuple[Network, Network]:
+        return self.encoder.full, self.decoder.full
 
 
 class Clamp(nn.Module):

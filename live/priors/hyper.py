@@ -56,6 +56,24 @@ def anchor_mask(height: int, width: int, device: torch.device | None = None) -> 
     return ((rows[:, None] + columns) % 2 == 0)[None, None]
 
 
+def half(values: Tensor, anchors: bool) -> Tensor:
+    """The anchors of (B, c, h, w), h and w even, or the others: (B, c, h, w/2), in the order of a mask's."""
+    pairs = values.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, c, h/2, 2, w/2, 2)
+    first = 0 if anchors else 1
+    return torch.stack((pairs[:, :, :, 0, :, first], pairs[:, :, :, 1, :, 1 - first]), 3).flatten(2, 3)
+
+
+def put_half(values: Tensor, anchors: bool, part: Tensor) -> None:
+    """Write ``part``, as ``half`` gives it, back into its places in ``values``."""
+    first = 0 if anchors else 1
+    values[:, :, 0::2, first::2], values[:, :, 1::2, 1 - first :: 2] = part[:, :, 0::2], part[:, :, 1::2]
+
+
+def scales_of(indices: Tensor) -> Tensor:
+    """Standard deviations of real-valued scale indices."""
+    return SCALE_MIN * torch.exp(SCALE_STEP * indices)
+
+
 class Hyperprior(nn.Module):
     """Entropy model of integer-spaced latents y (B, c, h, w), h and w multiples of 4.
 
@@ -112,8 +130,7 @@ class Hyperprior(nn.Module):
             means = torch.where(mask, means, context_means)
             indices = torch.where(mask, indices, context_indices)
             y_hat = torch.where(mask, y_hat, round_ste(y - means) + means)
-        scales = SCALE_MIN * torch.exp(SCALE_STEP * indices)
-        _, y_likelihoods = self.gaussian(y, scales, means)
+        _, y_likelihoods = self.gaussian(y, scales_of(indices), means)
         return Estimate(y_hat, bits(y_likelihoods), bits(z_likelihoods))
 
 
@@ -130,18 +147,24 @@ class ExactHyperprior:
         """Symbols of z (1, n_z, h/4, w/4), integers -> features (1, n, h, w) in fixed point."""
         return self.h_s(to_fixed(z))
 
-    def parameters_of(self, features: Tensor, anchors: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Means (1, c, h, w), integers in units of 1 / ``MEAN_PRECISION``, and table rows in [0, 63].
+    def parameters_of(self, features: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Means (1, c, h, w/2) int32 in units of 1 / ``MEAN_PRECISION`` and table rows, uint8 in [0, 63], of the anchors.
 
-        anchors: decoded y (1, c, h, w) in units of 1 / ``MEAN_PRECISION``, zero where not yet known, for the second pass.
+        y: given the decoded anchors, (1, c, h, w) in the same units with zeros where not yet known, of the others instead.
         """
-        raw = self.head(features)
-        if anchors is not None and self.context is not None:
-            known = (anchors.double() * (UNIT // MEAN_PRECISION)).clamp_(-LIMIT, LIMIT)
-            raw = raw + self.context_head(torch.cat([features, self.context(known)], 1))
-        means, indices = raw.chunk(2, 1)
-        means = shift_right(means, FRACTION - MEAN_PRECISION.bit_length() + 1)
-        return means, shift_right(indices, FRACTION).clamp(0, SCALE_LEVELS - 1)
+        x = half(features, y is None)
+        raw = self.head(x)
+        if y is not None and self.context is not None:
+            known = (y.double() * (UNIT // MEAN_PRECISION)).clamp_(-LIMIT, LIMIT)
+            raw = raw + self.context_head(torch.cat([x, half(self.context(known), False)], 1))
+        return selected(raw)
+
+
+def selected(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """The heads' results (B, 2c, h, w) in units of 2^-10 -> means, int32 in units of 1 / ``MEAN_PRECISION``, and rows."""
+    means, indices = raw.chunk(2, 1)
+    rows = shift_right(indices, FRACTION).clamp_(0, SCALE_LEVELS - 1).to(torch.uint8)
+    return shift_right(means, FRACTION - MEAN_PRECISION.bit_length() + 1).to(torch.int32), rows
 
 
 def bits(likelihoods: Tensor) -> Tensor:

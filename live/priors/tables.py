@@ -19,6 +19,9 @@ PRECISION = 16
 TAIL_MASS = 1e-5
 """Probability left to the escape: a narrow table decodes faster, and 2^-16 is the smallest frequency anyway."""
 MAX_REACH = 1 << 10
+MAX_OFFSET = 1 << 15
+MAX_ESCAPE = 1 << 10
+"""Largest frequency of an escape, 1/64: the range coder's guard against streams that end early counts on it."""
 _FIELDS = ("cdfs", "sizes", "offsets")
 
 
@@ -44,22 +47,37 @@ class Tables:
         return tables
 
     def check(self) -> None:
-        """ValueError unless every row rises strictly from 0 to 2^16 within its size: the range coder trusts them."""
+        """ValueError unless every row rises strictly from 0 to 2^16 within its size, the last step, the escape, a small one:
+        the range coder trusts them."""
         rows, width = self.cdfs.shape
         if (
             self.sizes.shape != (rows,)
             or self.offsets.shape != (rows,)
-            or not ((self.sizes > 1) & (self.sizes <= width)).all()
+            or not ((self.sizes > 2) & (self.sizes <= width)).all()
+            or not ((self.offsets >= -MAX_OFFSET) & (self.offsets <= MAX_OFFSET)).all()
         ):
             raise ValueError("table sizes do not fit")
         for row, size in zip(self.cdfs, self.sizes, strict=True):
             if row[0] or row[size - 1] != 1 << PRECISION or (np.diff(row[:size]) <= 0).any():
                 raise ValueError("a table row is no distribution")
+            if row[size - 1] - row[size - 2] > MAX_ESCAPE:
+                raise ValueError("a table row leaves too much to the escape")
 
     @cached_property
     def lists(self) -> tuple[list[list[int]], list[int], list[int]]:
-        """cdfs, sizes and offsets as plain lists, the form that the range coder takes."""
-        return self.cdfs.tolist(), self.sizes.tolist(), self.offsets.tolist()
+        """cdfs (each without its padding), sizes and offsets as plain lists, the form that the range coder takes."""
+        rows = [row[:size].tolist() for row, size in zip(self.cdfs, self.sizes, strict=True)]
+        return rows, self.sizes.tolist(), self.offsets.tolist()
+
+    def draw(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+        """Symbols (B, rows, H, W) float32 drawn from all rows' distributions, escapes left out; shape: (B, H, W)."""
+        batch, *size = shape
+        channels = []
+        for row, used, offset in zip(self.cdfs, self.sizes, self.offsets, strict=True):
+            edges = torch.from_numpy(row[: used - 1].copy())
+            numbers = torch.randint(int(edges[-1]), (batch, *size), generator=generator, dtype=torch.int32)
+            channels.append(torch.searchsorted(edges, numbers, right=True) - 1 + offset)
+        return torch.stack(channels, 1).float()
 
     def bits(self, symbols: np.ndarray, indices: np.ndarray) -> float:
         """Exact cost of symbols (int32) under rows ``indices`` in bits, escape codes included."""

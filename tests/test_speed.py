@@ -1,0 +1,105 @@
+"""The speed table measures every stage of real work; the command starts without torch; folders are coded side by side."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from conftest import photo
+
+from live import api
+from live.parallel import side_by_side
+from testing import exactness, speed
+
+pytestmark = pytest.mark.usefixtures("small_live")
+
+
+def test_table_of_speeds(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(speed, "SIZE", (96, 64))
+    monkeypatch.setattr(speed, "PEERS", ("heif",))
+    monkeypatch.setattr(speed, "FOLDER", 2)
+    photo(120, 80).save(tmp_path / "photo.png")
+    before = torch.get_num_threads()
+    try:
+        assert speed.main(["--data", str(tmp_path), "--repeat", "1", "--threads", "1", "--json"]) == 0
+    finally:
+        torch.set_num_threads(before)
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["threads"] == 1 and facts["bytes"] == len(api.compress(speed_photo(tmp_path)))
+    for direction in ("encoding_ms", "decoding_ms"):
+        assert len(facts[direction]) == 5 and min(facts[direction].values()) > 0
+        parts = list(facts[direction].values())
+        assert parts[4] > 0.5 * parts[0], "the whole contains the autoencoder"
+    assert set(facts["compressai_float_ms"]) == {"our networks", "ScaleHyperprior as published"}
+    assert facts["peers_ms"]["heif"]["bytes"] > 0
+    assert all(rate > 0 for rate in facts["pictures_per_second"].values())
+
+
+def speed_photo(folder):
+    from PIL import ImageOps
+
+    from live.media import read_picture
+
+    return ImageOps.fit(read_picture(folder / "photo.png"), speed.SIZE)
+
+
+def test_float_path_decodes_what_it_wrote():
+    codec = api._codec(2, None)
+    path, latents = speed.FloatPath(codec), torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(1))
+    decoded = path.decompress(path.compress(latents), latents.shape[2:])
+    assert (decoded - latents).abs().mean() < 0.2
+
+
+def test_cost_of_integers(tmp_path, capsys):
+    photo(160, 128).save(tmp_path / "photo.png")
+    assert exactness.main(["--data", str(tmp_path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["quality"] for row in rows] == [1, 2] and {row["arithmetic"] for row in rows} == {"int24"}
+    assert all(row["float_bits"] > 100 for row in rows)
+    assert all(abs(row[f"{name}_percent"]) < 0.5 for row in rows for name in ("own", "float64"))
+    assert exactness.main(["--data", str(tmp_path)]) == 0
+    assert "int24" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["compress", "--help"], ["info", "FILE"]])
+def test_start_up_does_without_torch(tmp_path, arguments):
+    file = tmp_path / "photo.live"
+    file.write_bytes(api.compress(photo(32, 32), 1))
+    words = [str(file) if word == "FILE" else word for word in arguments]
+    script = (
+        "import sys; from live.__main__ import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'numpy', 'PIL', 'compressai'} & set(sys.modules)))"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert time.perf_counter() - start < 10
+
+
+def test_side_by_side_keeps_the_order_and_overlaps():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    meeting = threading.Barrier(2, timeout=60)
+
+    def work(item: int) -> int:
+        assert torch.get_num_threads() == 1
+        if item < 2:
+            meeting.wait()  # passes only when two are at work together
+        time.sleep(0.02 * (3 - item))
+        return 10 * item
+
+    try:
+        assert list(side_by_side(work, range(4))) == [0, 10, 20, 30]
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ZeroDivisionError):
+            list(side_by_side(lambda item: 1 // item, [1, 0, 2]))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
