@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_format import SecondDecoder
 from test_golden import GOLDEN
 from trials import Misbehaves
 
@@ -147,6 +148,40 @@ def test_the_coder_on_any_stream(stream, rows, end):
     except DamagedFile:
         return
     assert len(symbols) == len(rows) and (abs(symbols.astype(np.int64)) <= SYMBOL_LIMIT).all()
+
+
+class Room:
+    """In the decoder's place: how many words it is given."""
+
+    words = 0
+
+    def set_stream(self, stream: bytes) -> None:
+        Room.words = len(stream) // 4
+
+
+def assert_room_enough(stream: bytes, rows: list[int], tables: Tables) -> int:
+    decoder = SecondDecoder(stream)
+    decoder.symbols(np.array(rows, np.int32), tables)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("live.coder.RansDecoder", Room)
+        Read(stream, len(rows))
+    assert decoder.taken <= Room.words
+    return decoder.taken
+
+
+@QUICK
+@given(st.binary(max_size=100), st.lists(st.integers(0, 63), max_size=300), st.integers(0, 60))
+def test_the_coder_stays_within_its_bytes(stream, rows, ones):
+    tables = load_codec(GOLDEN / "live_plus_q1.safetensors").tables["y"]
+    assert_room_enough(b"\xff" * ones + stream, rows, tables)
+
+
+def test_endless_digits_stay_within_the_bytes():
+    """The worst stream: an escape, then nothing but digits of 15, each of which announces 15 more."""
+    tables = Tables(np.array([[0, 65535, 65536]], np.int32), np.array([3], np.int32), np.zeros(1, np.int32))
+    tables.check()
+    for words in (3, 20, 200):
+        assert assert_room_enough(b"\xff" * 4 * words, [0] * 5, tables) > 15 * (words - 2)
 
 
 @settings(QUICK, max_examples=60)
