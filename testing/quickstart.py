@@ -23,8 +23,10 @@ from scripts.sample_photos import write as write_samples
 
 from .anchors import ANCHORS
 from .curves import Panel, rd_plot, side_by_side
-from .evaluate import FILES, POINTS, coded_file, evaluate, make_folder, score, tables
+from .evaluate import POINTS, evaluate, tables
+from .measure import FILES, coded_file, make_folder
 from .ours import codec_of
+from .scoring import score
 
 CODEC = "live_plus"
 PEERS = ("jpeg", "webp")

@@ -24,7 +24,8 @@ from live.media import read_picture
 
 from .bdrate import bd_rate
 from .curves import colours_of, label_of
-from .evaluate import POINTS, coded_file
+from .evaluate import POINTS
+from .measure import coded_file
 from .ours import codec_of
 from .results import METRICS, REFERENCES, load, mean_per_setting, select
 

@@ -6,7 +6,7 @@ One row is one picture, coded by one codec at one setting, scored against one re
 from __future__ import annotations
 
 import csv
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
 import pandas as pd
@@ -39,7 +39,9 @@ REFERENCES = {
 
 @dataclass(frozen=True)
 class Point:
-    """A row. bytes: of the file on disk; bpp: 8 * bytes / (width * height); seconds of wall time, one run each.
+    """A row. bytes: of the file on disk; bpp: 8 * bytes / (width * height); seconds of wall time, one run each,
+    and how many of them the autoencoder took, where a codec has one. Codecs that run programs of their own do so on all
+    cores at once, one file a core.
 
     setting: the codec's own dial; reference: what the decoded 8-bit RGB was compared with, a key of ``REFERENCES``.
     Metrics that were not asked for, or are not defined at the picture's size, are None and stay empty.
@@ -61,16 +63,21 @@ class Point:
     dists: float | None = None
     encode_s: float | None = None
     decode_s: float | None = None
+    encode_autoencoder_s: float | None = None
+    decode_autoencoder_s: float | None = None
 
 
 COLUMNS = [field.name for field in fields(Point)]
 KEY = ["dataset", "picture", "codec", "setting", "reference"]
+SECONDS = [name for name in COLUMNS if name.endswith("_s")]
+REQUIRED = [field.name for field in fields(Point) if field.default is MISSING]
 
 
 def append(path: Path, point: Point) -> None:
     """Add one row, with the header if the file is new. OutputError when it cannot be written."""
-    new = not path.exists()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             if new:
@@ -91,19 +98,33 @@ def load(path: Path) -> pd.DataFrame:
         raise InputError(f"there are no results at {path}; make them with: python -m testing.evaluate") from None
     except (ValueError, OSError):
         raise InputError(f"{path} is not a table of results") from None
-    missing = sorted(set(COLUMNS) - set(points.columns))
+    missing = sorted(set(REQUIRED) - set(points.columns))
     if missing:
         raise InputError(f"{path} is not a table of results: it has no column {missing[0]}")
-    return points.groupby(KEY, as_index=False, sort=False).last()[COLUMNS]
+    return points.groupby(KEY, as_index=False, sort=False).last().reindex(columns=COLUMNS)
 
 
-def measured(points: pd.DataFrame, metrics: list[str]) -> set[tuple[object, ...]]:
-    """The keys (in the order of ``KEY``) of the points that have all these metrics, as far as each is defined."""
+@dataclass(frozen=True)
+class Done:
+    """What a table holds already.
+
+    complete: keys (in the order of ``KEY``) of the points that have all metrics asked for, as far as each is defined;
+    files: size in bytes and seconds (in the order of ``SECONDS``) of each coded file, by the key without the reference.
+    """
+
+    complete: set[tuple[object, ...]] = field(default_factory=set)
+    files: dict[tuple[object, ...], tuple[float, ...]] = field(default_factory=dict)
+
+
+def done(points: pd.DataFrame, metrics: list[str]) -> Done:
+    """What of these metrics the points hold."""
     shortest = points[["width", "height"]].min(axis=1)
     complete = pd.Series(True, points.index)
     for name in metrics:
         complete &= points[name].notna() | (shortest < METRICS[name].smallest)
-    return set(points.loc[complete, KEY].itertuples(index=False, name=None))
+    keys = points[KEY[:-1]].itertuples(index=False, name=None)
+    files = dict(zip(keys, points[["bytes", *SECONDS]].itertuples(index=False, name=None), strict=True))
+    return Done(set(points.loc[complete, KEY].itertuples(index=False, name=None)), files)
 
 
 def mean_per_setting(points: pd.DataFrame) -> pd.DataFrame:
@@ -113,7 +134,7 @@ def mean_per_setting(points: pd.DataFrame) -> pd.DataFrame:
     a mean of dB, bpp of bpp.
     """
     groups = points.groupby(["dataset", "reference", "codec", "setting"], sort=False)
-    means = groups[["bytes", "bpp", *METRICS, "encode_s", "decode_s"]].mean()
+    means = groups[["bytes", "bpp", *METRICS, *SECONDS]].mean()
     means.insert(0, "pictures", groups.size())
     means = means.reset_index()
     ranks = {name: rank for rank, name in enumerate([*REFERENCES, *points["codec"].unique()])}

@@ -11,7 +11,9 @@ from PIL import Image
 from live.command import run
 from live.errors import InputError
 from testing import evaluate as module
-from testing.evaluate import coded_file, evaluate, score
+from testing.evaluate import evaluate
+from testing.measure import Evaluation, coded_file
+from testing.scoring import score
 
 
 @pytest.fixture
@@ -32,14 +34,14 @@ def test_scores_are_undefined_below_their_smallest_size():
 def test_points_are_those_of_the_files_and_are_kept(folder, tmp_path, small_live, monkeypatch):
     out = tmp_path / "out"
     points = evaluate(folder, ["live_plus", "jpeg"], out, ["psnr"], ["original", "autoencoder"])
-    assert len(points) == 2 * (2 + 8) * 2, "pictures, settings, references"
+    assert len(points) == 2 * (2 + 6) * 2, "pictures, settings, references"
     assert set(points["dataset"]) == {"set"} and set(points["picture"]) == {"a.png", "sub/b.png"}
     for row in points.itertuples():
         path = coded_file(out, row.codec, row.picture, row.setting)
         assert path.stat().st_size == row.bytes and row.bpp == pytest.approx(8 * row.bytes / (row.width * row.height))
         assert row.encode_s > 0 and row.decode_s > 0
-    row = points[(points["codec"] == "jpeg") & (points["setting"] == 60)].iloc[0]
-    with Image.open(coded_file(out, "jpeg", "a.png", 60)) as decoded:
+    row = points[(points["codec"] == "jpeg") & (points["setting"] == 45)].iloc[0]
+    with Image.open(coded_file(out, "jpeg", "a.png", 45)) as decoded:
         expected = score(decoded.convert("RGB"), photo(65, 48, 1), ["psnr"])["psnr"]
     assert row["psnr"] == pytest.approx(expected)
 
@@ -51,9 +53,9 @@ def test_points_are_those_of_the_files_and_are_kept(folder, tmp_path, small_live
     lines = table.read_text().splitlines(keepends=True)
     table.write_text("".join(lines[:-2]))
     jobs = []
-    monkeypatch.setattr(module.Evaluation, "measure", lambda self, job: jobs.append(job) or [])
+    monkeypatch.setattr(Evaluation, "measure", lambda self, window, images: jobs.extend(window) or [])
     evaluate(folder, ["live_plus", "jpeg"], out, ["psnr"], ["original", "autoencoder"])
-    assert [(job.name, job.codec, job.setting) for job in jobs] == [("sub/b.png", "jpeg", 60)]
+    assert [(job.name, job.codec, job.setting) for job in jobs] == [("sub/b.png", "jpeg", 45)]
 
 
 def test_the_command_refuses_in_one_line(folder, tmp_path, capsys):

@@ -9,7 +9,8 @@ import pytest
 from conftest import photo
 
 from testing import report
-from testing.evaluate import Evaluation, decode_file, evaluate
+from testing.evaluate import evaluate
+from testing.measure import Evaluation, decode_file
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from live.command import run
 from live.errors import InputError
 from testing import bdrate
 from testing.bdrate import bd_rate
-from testing.results import COLUMNS, Point, append, load, markdown, mean_per_setting, measured, select
+from testing.results import COLUMNS, Point, append, done, load, markdown, mean_per_setting, select
 
 POINT = Point("set", "a.png", "jpeg", 10, "original", 200, 100, 500, 0.2, psnr=30.0)
 RATES, PSNRS = np.array([0.1, 0.2, 0.4, 0.8]), np.array([26.0, 29.0, 31.0, 34.0])
@@ -45,9 +45,9 @@ def test_later_rows_add_to_earlier_ones(tmp_path):
 def test_measured_points_have_all_metrics_that_are_defined(tmp_path):
     points = load(table(tmp_path / "points.csv", POINT))
     key = ("set", "a.png", "jpeg", 10, "original")
-    assert measured(points, ["psnr"]) == {key}
-    assert measured(points, ["psnr", "lpips_alex"]) == set()
-    assert measured(points, ["psnr", "ms_ssim"]) == {key}, "MS-SSIM is not defined at 100 px"
+    assert done(points, ["psnr"]).complete == {key}
+    assert done(points, ["psnr", "lpips_alex"]).complete == set()
+    assert done(points, ["psnr", "ms_ssim"]).complete == {key}, "MS-SSIM is not defined at 100 px"
 
 
 def test_means_give_each_picture_the_same_weight(tmp_path):
