@@ -104,6 +104,17 @@ def load(path: Path) -> pd.DataFrame:
     return points.groupby(KEY, as_index=False, sort=False).last().reindex(columns=COLUMNS)
 
 
+def load_published(path: Path) -> pd.DataFrame:
+    """Others' figures, one row a point: name, reference, source, bpp and the metrics; InputError when it is no such table."""
+    try:
+        table = pd.read_csv(path)
+        return table[["name", "reference", "source", "bpp"]].join(table.reindex(columns=list(METRICS)))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (ValueError, KeyError, OSError):
+        raise InputError(f"{path} is not a table of published figures") from None
+
+
 @dataclass(frozen=True)
 class Done:
     """What a table holds already.

@@ -11,7 +11,7 @@ from PIL import Image
 import live
 from scripts import sample_photos
 from testing import quickstart
-from testing.evaluate import Evaluation, decode_file
+from testing.measure import Evaluation, decode_file
 from testing.results import load
 
 
