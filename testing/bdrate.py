@@ -30,7 +30,7 @@ def bd_rate(anchor: pd.DataFrame, test: pd.DataFrame, metric: str) -> tuple[floa
     the range that either does. None instead of a percentage where it is under one half, or a curve has less than two
     points left after those are dropped that cost more bits than another without being better.
     """
-    (anchor_rates, anchor_values), (test_rates, test_values) = (_curve(frame, metric) for frame in (anchor, test))
+    (anchor_rates, anchor_values), (test_rates, test_values) = (monotone(frame, metric) for frame in (anchor, test))
     if min(len(anchor_rates), len(test_rates)) < 2:
         return None, 0.0
     joint = max(anchor_values[-1], test_values[-1]) - min(anchor_values[0], test_values[0])
@@ -44,8 +44,11 @@ def bd_rate(anchor: pd.DataFrame, test: pd.DataFrame, metric: str) -> tuple[floa
     return float(library(anchor_rates, anchor_values, test_rates, test_values, **options)), overlap
 
 
-def _curve(frame: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rates and qualities (higher is better: distances are negated), both strictly ascending."""
+def monotone(frame: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rates and qualities (higher is better: distances are negated), both strictly ascending.
+
+    Settings that cost more than another without being better are left out.
+    """
     points = frame[["bpp", metric]].dropna().sort_values("bpp").to_numpy(float)
     values = points[:, 1] if METRICS[metric].higher_is_better else -points[:, 1]
     best = np.maximum.accumulate(np.concatenate([[-np.inf], values]))[:-1]
@@ -121,8 +124,8 @@ def compare(args: argparse.Namespace) -> tuple[float | None, float, int]:
     points = select(load(args.points), [args.anchor, args.test], args.reference, args.dataset)
     means = mean_per_setting(points)
     curves = [means[means["codec"] == codec] for codec in (args.anchor, args.test)]
-    for codec, curve in zip((args.anchor, args.test), curves, strict=True):
-        if curve[args.metric].isna().all():
+    for codec, rows in zip((args.anchor, args.test), curves, strict=True):
+        if rows[args.metric].isna().all():
             raise InputError(
                 f"the results hold no {args.metric} of {codec}; measure it with: python -m testing.evaluate"
             )

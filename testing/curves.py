@@ -95,7 +95,7 @@ def rd_plot(
         for axis in axes[0]:
             for dashed in (False, True):  # those of the dashed curves stand further in, where these end
                 _part_labels(axis, [text for text in axis.texts if (text.get_style() == "italic") == dashed])
-        figure.savefig(path, dpi=200)
+        figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
         plt.close(figure)
 
 

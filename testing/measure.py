@@ -16,23 +16,15 @@ from signal import SIG_IGN, SIGINT, signal
 from PIL import Image
 
 import live
-from live.errors import ModelError, OutputError
+from live.errors import ModelError
 from live.files import write_atomic
 from live.media import read_picture
 
 from .ours import STOPWATCH, codec_of
-from .results import REFERENCES, SECONDS, Point
+from .results import REFERENCES, SECONDS, Point, make_folder
 from .scoring import Seen, compare
 
 FILES = "files"
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder for results; OutputError when that is impossible."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from .anchors import ANCHORS
 from .comparison import DIALS, nearest_size, row
 from .curves import Panel, rd_plot, side_by_side
 from .evaluate import POINTS, evaluate, tables
-from .measure import FILES, coded_file, make_folder
+from .measure import FILES, coded_file
+from .results import make_folder
 
 CODEC = "live_plus"
 PEERS = ("jpeg", "webp")

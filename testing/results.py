@@ -1,6 +1,8 @@
 """Every measured point in one tidy CSV, and the only place that knows its columns.
 
 One row is one picture, coded by one codec at one setting, scored against one reference.
+
+python -m testing.results --points points.csv --out kept.csv [--peers]     one row a point; --peers: see ``of_peers``
 """
 
 from __future__ import annotations
@@ -11,7 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from live.command import Parser, run
 from live.errors import InputError, OutputError
+from live.files import write_atomic
+
+from .anchors import ANCHORS
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,9 @@ REQUIRED = [field.name for field in fields(Point) if field.default is MISSING]
 
 def append(path: Path, point: Point) -> None:
     """Add one row, with the header if the file is new. OutputError when it cannot be written."""
+    make_folder(path.parent)
+    new = not path.exists()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             if new:
@@ -102,6 +108,26 @@ def load(path: Path) -> pd.DataFrame:
     if missing:
         raise InputError(f"{path} is not a table of results: it has no column {missing[0]}")
     return points.groupby(KEY, as_index=False, sort=False).last().reindex(columns=COLUMNS)
+
+
+def save(points: pd.DataFrame, path: Path) -> None:
+    """Write a whole table at once, metrics and seconds to six decimals. OutputError when it cannot be written."""
+    make_folder(path.parent)
+    rounded = points.round(dict.fromkeys((*METRICS, *SECONDS), 6))
+    write_atomic(path, rounded.to_csv(index=False).encode())
+
+
+def of_peers(points: pd.DataFrame) -> pd.DataFrame:
+    """The points that do not depend on our weights: those of the peers against the original."""
+    return points[points["codec"].isin(ANCHORS) & (points["reference"] == "original")]
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results; OutputError when that is impossible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from None
 
 
 def load_published(path: Path) -> pd.DataFrame:
@@ -194,3 +220,21 @@ def markdown(means: pd.DataFrame, metrics: list[str]) -> str:
 
 def _number(value: float, digits: int) -> str:
     return "" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = Parser(prog="python -m testing.results", description="Write a table of results anew, one row a point.")
+    parser.add_argument("--points", type=Path, required=True, metavar="CSV", help="results of testing.evaluate")
+    parser.add_argument("--peers", action="store_true", help="only the points that do not depend on our weights")
+    parser.add_argument("--out", type=Path, required=True, metavar="CSV")
+    args = parser.parse_args(argv)
+    points = load(args.points)
+    points = of_peers(points) if args.peers else points
+    save(points, args.out)
+    print(f"{args.out}: {len(points)} points")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

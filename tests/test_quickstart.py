@@ -68,15 +68,6 @@ def test_photos_come_from_kodak_or_from_scikit_image(tmp_path, monkeypatch):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("peer", ["jpeg", "webp"])
-def test_the_peer_of_nearest_size(peer):
-    picture = photo(256, 192)
-    for size in (3000, 9000):
-        assert len(quickstart.nearest_size(peer, picture, size)) == pytest.approx(size, rel=0.12)
-    smallest = len(quickstart.nearest_size(peer, picture, 1))
-    assert smallest == len(quickstart.ANCHORS[peer].encode(picture, quickstart.DIALS[peer][0]))
-
-
 def test_sample_tiles_are_enough_to_train_and_validate_on(tmp_path):
     from training.data import Photos, is_validation
 
