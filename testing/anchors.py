@@ -7,6 +7,7 @@
 | webp    | libwebp  | 4:2:0 always | quality, method 6              | 20 B      |
 | heif    | x265     | 4:4:4        | quality                        | 379 B     |
 | avif    | libaom   | 4:4:4        | quality, speed 6               | 275 B     |
+| avif420 | libaom   | 4:2:0        | the same                       | 275 B     |
 | jxl     | libjxl   | 4:4:4 (XYB)  | Butteraugli distance, falling  | 0 B       |
 | vvc     | VVenC    | 4:2:0 10-bit | QP, falling                    | 1 B       |
 | vtm     | VTM      | 4:4:4 10-bit | QP, falling (user's binaries)  | 4 B       |
@@ -35,13 +36,15 @@ class Anchor(Protocol):
     """A codec under test.
 
     name: how tables and the command line call it; label: for figures, with the chroma format; suffix: of its files;
-    settings: numbers in order of rate, low to high; container: bytes of each file that code no picture.
+    settings: numbers in order of rate, low to high; container: bytes of each file that code no picture; runs_programs:
+    that it works in processes of its own, so that several files are made at the same time.
     """
 
     name: str
     label: str
     suffix: str
     container: int
+    runs_programs = False
 
     @property
     def settings(self) -> tuple[float, ...]: ...
@@ -64,13 +67,13 @@ def _opened(data: bytes) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Jpeg:
+class Jpeg(Anchor):
     """Baseline JPEG by Pillow with optimised Huffman tables; ``chroma`` is "4:2:0" or "4:4:4"."""
 
     name: str
     chroma: str
     suffix = ".jpg"
-    settings = (2, 5, 8, 12, 20, 30, 45, 60)
+    settings = (2, 5, 8, 12, 20, 45)
     container = 20
 
     @property
@@ -84,11 +87,11 @@ class Jpeg:
         return _opened(data)
 
 
-class WebP:
+class WebP(Anchor):
     """Lossy WebP by Pillow, slowest method. The format has no other chroma than 4:2:0."""
 
     name, label, suffix = "webp", "WebP 4:2:0", ".webp"
-    settings = (0, 2, 5, 10, 20, 40, 60, 75)
+    settings = (0, 2, 10, 40, 75)
     container = 20
 
     def encode(self, image: Image.Image, quality: int) -> bytes:
@@ -98,11 +101,11 @@ class WebP:
         return _opened(data)
 
 
-class Heif:
+class Heif(Anchor):
     """HEVC intra (x265) in HEIF by pillow-heif, 8 bit."""
 
     name, label, suffix = "heif", "HEIF (x265) 4:4:4", ".heic"
-    settings = (1, 5, 10, 15, 20, 25, 30, 40)
+    settings = (1, 10, 20, 30, 40)
     container = 379
 
     def encode(self, image: Image.Image, quality: int) -> bytes:
@@ -122,16 +125,23 @@ class Heif:
         return pillow_heif
 
 
-class Avif:
-    """AV1 intra (libaom) in AVIF by Pillow, 8 bit, Pillow's default speed."""
+@dataclass(frozen=True)
+class Avif(Anchor):
+    """AV1 intra (libaom) in AVIF by Pillow, 8 bit, Pillow's default speed; ``chroma`` is "4:2:0" or "4:4:4"."""
 
-    name, label, suffix = "avif", "AVIF 4:4:4", ".avif"
-    settings = (1, 5, 10, 20, 30, 40, 50, 60)
+    name: str
+    chroma: str
+    suffix = ".avif"
+    settings = (1, 10, 30, 40, 60)
     container = 275
+
+    @property
+    def label(self) -> str:
+        return f"AVIF {self.chroma}"
 
     def encode(self, image: Image.Image, quality: int) -> bytes:
         self._check()
-        return _saved(image, "AVIF", quality=quality, subsampling="4:4:4", speed=6)
+        return _saved(image, "AVIF", quality=quality, subsampling=self.chroma, speed=6)
 
     def decode(self, data: bytes) -> Image.Image:
         self._check()
@@ -172,12 +182,13 @@ _PPM_IN = ("-f", "image2pipe", "-c:v", "ppm", "-i", "pipe:0")
 _PPM_OUT = ("-c:v", "ppm", "-pix_fmt", "rgb24", "-f", "image2pipe")
 
 
-class JpegXl:
+class JpegXl(Anchor):
     """JPEG XL (libjxl, effort 7, VarDCT in XYB) by ffmpeg, as a bare codestream. The setting is the distance."""
 
     name, label, suffix = "jxl", "JPEG XL 4:4:4", ".jxl"
-    settings = (15, 12, 9, 7, 5, 4, 3, 2)
+    settings = (15, 9, 5, 3, 1.6)
     container = 0
+    runs_programs = True
 
     def encode(self, image: Image.Image, quality: int) -> bytes:
         options = ("-c:v", "libjxl", "-effort", "7", "-distance", str(quality), "-f", "image2pipe")
@@ -187,17 +198,18 @@ class JpegXl:
         return _opened(_pipe("libjxl", data, "-f", "jpegxl_pipe", "-i", "pipe:0", *_PPM_OUT))
 
 
-class Vvc:
-    """One VVC intra frame (VVenC, preset medium, perceptual QP adaptation off) by ffmpeg. The setting is the QP.
+class Vvc(Anchor):
+    """One VVC intra frame (VVenC, preset fast, perceptual QP adaptation off) by ffmpeg. The setting is the QP.
 
     RGB is converted to BT.709, limited range, 10 bit, 4:2:0 with rounding and Lanczos chroma filters (49.5 dB on
     kodim01 before any coding; 138 dB at 4:4:4, so the chroma format is the whole loss). The file is one byte, the
     padding in columns (high four bits) and rows (low four bits), and the raw Annex B bitstream.
     """
 
-    name, label, suffix = "vvc", "VVC (VVenC) 4:2:0 10-bit", ".vvc"
-    settings = (52, 47, 42, 37, 32, 27)
+    name, label, suffix = "vvc", "VVC (VVenC, fast) 4:2:0 10-bit", ".vvc"
+    settings = (52, 46, 40, 34, 28)
     container = 1
+    runs_programs = True
     smallest = 16
     _to_yuv = "format=gbrp,zscale=matrix=709:range=limited:dither=none:filter=lanczos,format=yuv420p10le"
     _to_rgb = (
@@ -207,7 +219,7 @@ class Vvc:
     def encode(self, image: Image.Image, quality: int) -> bytes:
         right, bottom = (max(size + size % 2, self.smallest) - size for size in image.size)
         padded = _replicated(image, right, bottom)
-        codec = ("-c:v", "libvvenc", "-preset", "medium", "-qp", str(quality), "-qpa", "0")
+        codec = ("-c:v", "libvvenc", "-preset", "fast", "-qp", str(quality), "-qpa", "0", "-threads", "1")
         intra = ("-vvenc-params", "gopsize=1:intraperiod=1", "-f", "vvc")
         stream = _pipe("libvvenc", _saved(padded, "PPM"), *_PPM_IN, "-vf", self._to_yuv, *codec, *intra)
         return bytes([right << 4 | bottom]) + stream
@@ -232,7 +244,8 @@ def _replicated(image: Image.Image, right: int, bottom: int) -> Image.Image:
 ANCHORS: dict[str, Anchor] = {
     anchor.name: anchor
     for anchor in (
-        Jpeg("jpeg", "4:2:0"), Jpeg("jpeg444", "4:4:4"), WebP(), Heif(), Avif(), JpegXl(), Vvc(), Vtm(),
+        Jpeg("jpeg", "4:2:0"), Jpeg("jpeg444", "4:4:4"), WebP(), Heif(),
+        Avif("avif", "4:4:4"), Avif("avif420", "4:2:0"), JpegXl(), Vvc(), Vtm(),
     )
 }  # fmt: skip
 """Every peer by name."""

@@ -1,13 +1,15 @@
 """``python -m testing.bdrate --points points.csv --metric lpips_alex --anchor webp --test live_plus``: the BD-rate.
 
 The mean difference in rate at equal quality between two curves (Bjontegaard, VCEG-M33), with PCHIP interpolation of
-log rate over the metric by the ``bjontegaard`` package. Negative: the tested codec needs fewer bits.
+log rate over the metric by the ``bjontegaard`` package. Negative: the tested codec needs fewer bits. Without --anchor:
+the tested codec against every other, one row a codec and one column a metric.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ def bd_rate(anchor: pd.DataFrame, test: pd.DataFrame, metric: str) -> tuple[floa
     the range that either does. None instead of a percentage where it is under one half, or a curve has less than two
     points left after those are dropped that cost more bits than another without being better.
     """
-    (anchor_rates, anchor_values), (test_rates, test_values) = (_curve(frame, metric) for frame in (anchor, test))
+    (anchor_rates, anchor_values), (test_rates, test_values) = (monotone(frame, metric) for frame in (anchor, test))
     if min(len(anchor_rates), len(test_rates)) < 2:
         return None, 0.0
     joint = max(anchor_values[-1], test_values[-1]) - min(anchor_values[0], test_values[0])
@@ -42,8 +44,11 @@ def bd_rate(anchor: pd.DataFrame, test: pd.DataFrame, metric: str) -> tuple[floa
     return float(library(anchor_rates, anchor_values, test_rates, test_values, **options)), overlap
 
 
-def _curve(frame: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rates and qualities (higher is better: distances are negated), both strictly ascending."""
+def monotone(frame: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rates and qualities (higher is better: distances are negated), both strictly ascending.
+
+    Settings that cost more than another without being better are left out.
+    """
     points = frame[["bpp", metric]].dropna().sort_values("bpp").to_numpy(float)
     values = points[:, 1] if METRICS[metric].higher_is_better else -points[:, 1]
     best = np.maximum.accumulate(np.concatenate([[-np.inf], values]))[:-1]
@@ -51,17 +56,58 @@ def _curve(frame: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
     return points[kept, 0], values[kept]
 
 
+def matrix(points: pd.DataFrame, reference: str = "original", dataset: str | None = None) -> pd.DataFrame:
+    """Every ordered pair of codecs at every metric that both have against a reference, one row each.
+
+    Columns: reference, metric, anchor, test, bd_rate (None where it does not apply), overlap, pictures. Each pair is
+    compared over the pictures that both coded at all their settings.
+    """
+    here = points[points["reference"] == reference]
+    rows = []
+    for anchor, test in permutations(here["codec"].unique(), 2):
+        pair = select(points, [anchor, test], reference, dataset)
+        means = mean_per_setting(pair)
+        curves = [means[means["codec"] == codec] for codec in (anchor, test)]
+        for metric in METRICS:
+            if any(curve[metric].isna().any() for curve in curves):
+                continue
+            percent, overlap = bd_rate(*curves, metric)
+            rounded = None if percent is None else round(percent, 2)
+            rows.append((reference, metric, anchor, test, rounded, round(overlap, 3), pair["picture"].nunique()))
+    return pd.DataFrame(rows, columns=["reference", "metric", "anchor", "test", "bd_rate", "overlap", "pictures"])
+
+
+def matrix_markdown(rows: pd.DataFrame) -> str:
+    """A matrix's rows of one tested codec and one reference as Markdown: BD-rate and, in brackets, the overlap."""
+    metrics = [name for name in METRICS if (rows["metric"] == name).any()]
+    lines = [f"| against | {' | '.join(METRICS[name].label for name in metrics)} |", "|---|" + "---:|" * len(metrics)]
+    for anchor, row in rows.groupby("anchor", sort=False):
+        by_metric = row.set_index("metric")
+        cells = [_cell(by_metric.loc[name]) if name in by_metric.index else "" for name in metrics]
+        lines.append(f"| {anchor} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: pd.Series) -> str:
+    return f"{'N/A' if pd.isna(row['bd_rate']) else f'{row.bd_rate:+.1f} %'} ({row['overlap']:.2f})"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(prog="python -m testing.bdrate", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--points", type=Path, required=True, metavar="CSV", help="results of testing.evaluate")
     parser.add_argument("--metric", choices=METRICS, default="lpips_alex")
-    parser.add_argument("--anchor", required=True, metavar="CODEC", help="the codec that is compared with")
+    parser.add_argument("--anchor", metavar="CODEC", help="the codec that is compared with; default: a table of all")
     parser.add_argument("--test", required=True, metavar="CODEC", help="the codec in question")
     parser.add_argument("--reference", choices=REFERENCES, default="original")
     parser.add_argument("--dataset", metavar="NAME", help="needed when the results hold several")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     args = parser.parse_args(argv)
+    if args.anchor is None:
+        rows = matrix(load(args.points), args.reference, args.dataset)
+        rows = rows[rows["test"] == args.test]
+        print(json.dumps(rows.to_dict("records")) if args.json else matrix_markdown(rows))
+        return 0
     percent, overlap, pictures = compare(args)
     if args.json:
         facts = {"metric": args.metric, "reference": args.reference, "anchor": args.anchor, "test": args.test}
@@ -78,8 +124,8 @@ def compare(args: argparse.Namespace) -> tuple[float | None, float, int]:
     points = select(load(args.points), [args.anchor, args.test], args.reference, args.dataset)
     means = mean_per_setting(points)
     curves = [means[means["codec"] == codec] for codec in (args.anchor, args.test)]
-    for codec, curve in zip((args.anchor, args.test), curves, strict=True):
-        if curve[args.metric].isna().all():
+    for codec, rows in zip((args.anchor, args.test), curves, strict=True):
+        if rows[args.metric].isna().all():
             raise InputError(
                 f"the results hold no {args.metric} of {codec}; measure it with: python -m testing.evaluate"
             )

@@ -1,6 +1,7 @@
 """Figures: rate-distortion curves from the table of results, and pictures side by side.
 
-python -m testing.curves --points points.csv --metrics psnr,lpips_alex --out rd.png [--reference original]
+python -m testing.curves --points points.csv --metrics psnr,lpips_alex,dists --out rd.svg [--reference original]
+                         [--published results/published.csv]
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from live.command import Parser, run
 from live.errors import InputError
 
 from .ours import codec_of
-from .results import METRICS, REFERENCES, load, mean_per_setting
+from .results import METRICS, REFERENCES, load, load_published, mean_per_setting
 
 COLOURS = {
     "live_plus": "#d1495b",
@@ -35,6 +36,7 @@ COLOURS = {
     "webp": "#2e7fb8",
     "heif": "#e0a100",
     "avif": "#3a9d5d",
+    "avif420": "#8fcaa3",
     "jxl": "#8c5fb0",
     "vvc": "#3b3b58",
     "vtm": "#7d7da8",
@@ -51,17 +53,26 @@ STYLE = {
     "axes.axisbelow": True,
     "svg.hashsalt": "live",
 }
+PUBLISHED_COLOURS = ("#b07d48", "#4f8f8f", "#9a6fb0", "#556b9e", "#8a8f3c")
+"""Of the dashed curves, in order of appearance."""
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
 def rd_plot(
-    points: pd.DataFrame, metrics: list[str], path: Path, *, reference: str = "original", log_rate: bool = True
+    points: pd.DataFrame,
+    metrics: list[str],
+    path: Path,
+    *,
+    reference: str = "original",
+    log_rate: bool = True,
+    published: pd.DataFrame | None = None,
 ) -> None:
     """Draw one panel a metric over bpp: means per setting over the pictures, each curve labelled at its end.
 
-    points: as ``results.load`` gives them, of one dataset. The reference is named in the title. The format follows the
-    suffix of ``path`` (.png, .pdf, .svg). InputError when there is nothing to draw.
+    points: as ``results.load`` gives them, of one dataset. The reference is named in the title. published: others'
+    figures, as ``results.load_published`` gives them, dashed. The format follows the suffix of ``path`` (.png, .pdf,
+    .svg). InputError when there is nothing to draw.
     """
     if path.suffix not in FIGURE_SUFFIXES:
         raise InputError(f"no figure format is known for {path.name}; use one of {', '.join(FIGURE_SUFFIXES)}")
@@ -72,16 +83,19 @@ def rd_plot(
         if means[metric].isna().all():
             raise InputError(f"the results hold no {metric}; run testing.evaluate with it")
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 3.6), squeeze=False)
+        figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 4.2), squeeze=False)
         for axis, metric in zip(axes[0], metrics, strict=True):
             _panel(axis, means.dropna(subset=[metric]), metric, log_rate)
+            if published is not None:
+                _dashed(axis, published[published["reference"] == reference], metric)
         pictures = int(means["pictures"].max())
         title = f"{', '.join(means['dataset'].unique())}, {pictures} pictures, {REFERENCES[reference]}"
         figure.suptitle(title.replace("1 pictures", "1 picture") if pictures == 1 else title, fontsize=9)
         figure.tight_layout()
         for axis in axes[0]:
-            _part_labels(axis)
-        figure.savefig(path, dpi=200)
+            for dashed in (False, True):  # those of the dashed curves stand further in, where these end
+                _part_labels(axis, [text for text in axis.texts if (text.get_style() == "italic") == dashed])
+        figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
         plt.close(figure)
 
 
@@ -93,15 +107,11 @@ def _panel(axis: Axes, means: pd.DataFrame, metric: str, log_rate: bool) -> None
         axis.plot(
             curve["bpp"], curve[metric], "o-", color=colours[codec], linewidth=width, markersize=marker, zorder=order
         )
-        end = (curve["bpp"].iloc[-1], curve[metric].iloc[-1])
-        weight = "bold" if ours else "normal"
-        halo = [withStroke(linewidth=2.5, foreground="white")]
-        axis.annotate(label_of(codec), end, (5, 0), textcoords="offset points", color=colours[codec], weight=weight,
-                      va="center", fontsize=8, annotation_clip=False, path_effects=halo)  # fmt: skip
+        _name(axis, label_of(codec), curve, metric, color=colours[codec], weight="bold" if ours else "normal")
     low, high = means["bpp"].min(), means["bpp"].max()
     if log_rate:
         axis.set_xscale("log")
-        axis.set_xlim(low / 1.15, high * (high / low) ** 0.4)  # room for the labels
+        axis.set_xlim(low / 1.15, high * (high / low) ** 0.5)  # room for the labels
         axis.set_xticks([tick for tick in TICKS if low / 1.15 <= tick <= high * 1.15])
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
@@ -110,6 +120,22 @@ def _panel(axis: Axes, means: pd.DataFrame, metric: str, log_rate: bool) -> None
     axis.set_xlabel("rate (bits per pixel, whole files)")
     direction = "higher" if METRICS[metric].higher_is_better else "lower"
     axis.set_ylabel(f"{METRICS[metric].label}, {direction} is better")
+
+
+def _dashed(axis: Axes, published: pd.DataFrame, metric: str) -> None:
+    colours = dict(zip(published["name"].unique(), cycle(PUBLISHED_COLOURS), strict=False))
+    for name, curve in published.dropna(subset=[metric]).groupby("name", sort=False):
+        colour = colours[name]
+        axis.plot(curve["bpp"], curve[metric], "--", color=colour, linewidth=1.1, marker="x", markersize=3)
+        _name(axis, f"{name} (published)", curve, metric, color=colour, style="italic")
+
+
+def _name(axis: Axes, label: str, curve: pd.DataFrame, metric: str, **style: str) -> None:
+    """Write a curve's label beside its end."""
+    end = (curve["bpp"].iloc[-1], curve[metric].iloc[-1])
+    halo = [withStroke(linewidth=2.5, foreground="white")]
+    axis.annotate(label, end, (5, 0), textcoords="offset points", va="center", fontsize=7.5, annotation_clip=False,
+                  path_effects=halo, **style)  # fmt: skip
 
 
 def colours_of(codecs: list[str]) -> dict[str, str]:
@@ -126,10 +152,12 @@ def label_of(codec: str) -> str:
         return codec
 
 
-def _part_labels(axis: Axes) -> None:
+def _part_labels(axis: Axes, labels: list[Text]) -> None:
     """Shift labels up or down until they stand apart: those that would touch become a stack around their mean height."""
+    if not labels:
+        return
     axis.figure.canvas.draw()
-    boxes = {label: label.get_window_extent() for label in axis.texts}
+    boxes = {label: label.get_window_extent() for label in labels}
     pitch = max(box.height for box in boxes.values()) + 1
     heights = {label: (box.y0 + box.y1) / 2 for label, box in boxes.items()}
     stacks: list[list[Text]] = []
@@ -176,7 +204,7 @@ def side_by_side(rows: list[list[Panel]], path: Path, crop: tuple[int, int] = (3
             axis.imshow(_middle(panel.picture, crop), interpolation="nearest")
             place = ((left + width / 2) / size[0], (top - height - 0.04) / size[1])
             figure.text(*place, panel.caption, ha="center", va="top", fontsize=7.5, linespacing=1.25)
-    figure.savefig(path, dpi=2 * crop[0] / width)
+    figure.savefig(path, dpi=2 * crop[0] / width, pil_kwargs={"quality": 90} if path.suffix == ".jpg" else None)
     plt.close(figure)
 
 
@@ -192,12 +220,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--points", type=Path, required=True, metavar="CSV", help="results of testing.evaluate")
     parser.add_argument("--metrics", default="psnr,lpips_alex", metavar="A,B", help=f"of {', '.join(METRICS)}")
     parser.add_argument("--reference", choices=REFERENCES, default="original")
+    parser.add_argument("--published", type=Path, metavar="CSV", help="others' figures, to be dashed")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="figure: .png, .svg or .pdf")
     args = parser.parse_args(argv)
     metrics = [name for name in args.metrics.split(",") if name]
     if unknown := [name for name in metrics if name not in METRICS]:
         raise InputError(f"unknown metric {unknown[0]}; choose from {', '.join(METRICS)}")
-    rd_plot(load(args.points), metrics, args.out, reference=args.reference)
+    published = load_published(args.published) if args.published else None
+    rd_plot(load(args.points), metrics, args.out, reference=args.reference, published=published)
     print(args.out)
     return 0
 

@@ -1,8 +1,8 @@
-"""``python -m testing.figures``: what the README shows of the committed results: its tables and assets/kodak_rd.png.
+"""``python -m testing.figures``: what the README shows of the committed results: its tables, and the plots in assets/.
 
 The text between the README's two ``figures`` marks is written from results/, so no measurement of ours there is typed by
-hand (``PUBLISHED`` holds others', for scale); ``--check`` only says whether it is up to date. ``scripts/results.sh`` makes
-the results themselves anew.
+hand (``PUBLISHED`` and results/published.csv hold others', for scale); ``--check`` only says whether it is up to date.
+results/kodak_bdrate.csv takes the BD-rates of all pairs. ``scripts/results.sh`` makes the results themselves anew.
 """
 
 from __future__ import annotations
@@ -12,26 +12,29 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.interpolate import PchipInterpolator
 
 from live.command import Parser, run
 from live.errors import InputError
 from live.files import write_atomic
 
 from . import results
-from .bdrate import bd_rate
+from .bdrate import bd_rate, matrix, matrix_markdown, monotone
 from .curves import rd_plot
 from .ours import codec_of
+from .results import METRICS, REFERENCES
 
 ROOT = Path(__file__).resolve().parent.parent
-README, POINTS, ROUND_TRIP = (
-    ROOT / "README.md",
-    ROOT / "results" / "kodak.csv",
-    ROOT / "results" / "kodak_autoencoder.json",
-)
-PLOT = ROOT / "assets" / "kodak_rd.png"
+README, RESULTS, ASSETS = ROOT / "README.md", ROOT / "results", ROOT / "assets"
+POINTS, ROUND_TRIP = RESULTS / "kodak.csv", RESULTS / "kodak_autoencoder.json"
+MATRIX, OTHERS = RESULTS / "kodak_bdrate.csv", RESULTS / "published.csv"
+PLOTS = {"original": ("psnr", "lpips_alex", "dists"), "autoencoder": ("psnr", "lpips_alex", "lpips_vgg", "dists")}
+"""The panels of the figure of each reference; those that nothing was measured for are left out."""
 BEGIN, END = "<!-- figures: python -m testing.figures -->\n", "<!-- end of figures -->"
 OURS = "live_plus"
-AT_BPP = (0.1, 0.25, 0.5)
+AT_BPP = (0.05, 0.1, 0.3, 0.5)
+AT_LPIPS = (0.3, 0.2, 0.1)
+TIMED_BPP = 0.3
 PUBLISHED = (
     ("SD-VAE (sd-vae-ft-mse), published", 26.65, 0.073, 0.042),
     ("TAEF2, measured on 8 photos", 29.89, 0.038, None),
@@ -40,11 +43,20 @@ PUBLISHED = (
 
 
 def at_rate(means: pd.DataFrame, metric: str, bpp: float) -> float | None:
-    """A codec's metric at a rate, linear in log bpp between its two nearest settings; None outside its range."""
-    curve = means.sort_values("bpp")
-    if not curve["bpp"].min() <= bpp <= curve["bpp"].max():
+    """A codec's metric at a rate, by PCHIP over log bpp between its settings; None outside their range."""
+    curve = means.dropna(subset=[metric]).sort_values("bpp")
+    if len(curve) < 2 or not curve["bpp"].min() <= bpp <= curve["bpp"].max():
         return None
-    return float(np.interp(np.log(bpp), np.log(curve["bpp"]), curve[metric]))
+    return float(PchipInterpolator(np.log(curve["bpp"]), curve[metric])(np.log(bpp)))
+
+
+def rate_at(means: pd.DataFrame, metric: str, value: float) -> float | None:
+    """The bpp at which a codec reaches a value of a metric; None where none of its settings, or each of them, does."""
+    rates, values = monotone(means, metric)
+    wanted = value if METRICS[metric].higher_is_better else -value
+    if len(rates) < 2 or not values[0] <= wanted <= values[-1]:
+        return None
+    return float(np.exp(PchipInterpolator(values, np.log(rates))(wanted)))
 
 
 def round_trip_table(summary: dict[str, object]) -> str:
@@ -57,23 +69,43 @@ def round_trip_table(summary: dict[str, object]) -> str:
     return "\n".join(lines) + f"\n\n{times}{summary['threads']} threads (medians)."
 
 
-def rate_table(points: pd.DataFrame) -> str:
-    """Every codec's LPIPS-Alex and PSNR at fixed rates, and the BD-rate of ours against it, as Markdown."""
-    means = results.mean_per_setting(points)
-    rates = [f"{bpp:g} bpp" for bpp in AT_BPP]
-    lines = [
-        f"| codec | LPIPS-Alex at {' / '.join(rates)} | PSNR at the same | BD-rate of ours, LPIPS-Alex | container |"
-    ]
-    lines.append("|---|---|---|---:|---:|")
+def rate_table(means: pd.DataFrame) -> str:
+    """Every codec's LPIPS-Alex, DISTS and PSNR at fixed rates, as Markdown."""
+    shown = [name for name in ("lpips_alex", "dists", "psnr") if means[name].notna().any()]
+    rates = " / ".join(f"{bpp:g}" for bpp in AT_BPP)
+    heads = [f"{METRICS[name].label} at {rates} bpp" for name in shown]
+    lines = [f"| codec | {' | '.join(heads)} | container |", "|---|" + "---|" * len(shown) + "---:|"]
+    for codec, curve in means.groupby("codec", sort=False):
+        peer = codec_of(str(codec))
+        values = ([at_rate(curve, name, bpp) for bpp in AT_BPP] for name in shown)
+        cells = (_cells(row, 2 if name == "psnr" else 3) for name, row in zip(shown, values, strict=True))
+        lines.append(f"| {peer.label} | {' | '.join(cells)} | {peer.container} B |")
+    return "\n".join(lines)
+
+
+def size_table(means: pd.DataFrame, pixels: float) -> str:
+    """Kilobytes a photo of so many pixels at equal LPIPS-Alex, and the BD-rate of ours, as Markdown."""
+    heads = [f"kB at LPIPS-Alex {value:g}" for value in AT_LPIPS]
+    lines = [f"| codec | {' | '.join(heads)} | BD-rate of ours, LPIPS-Alex |", "|---|" + "---:|" * (len(heads) + 1)]
     ours = means[means["codec"] == OURS]
     for codec, curve in means.groupby("codec", sort=False):
-        lpips, psnr = ([at_rate(curve, metric, bpp) for bpp in AT_BPP] for metric in ("lpips_alex", "psnr"))
-        rate, overlap = (None, 0.0) if codec == OURS else bd_rate(curve, ours, "lpips_alex")
-        against = "" if codec == OURS else "N/A" if rate is None else f"{rate:.1f} %"
-        against += "" if codec == OURS else f" (overlap {overlap:.2f})"
-        peer = codec_of(str(codec))
-        row = (peer.label, _cells(lpips, 3), _cells(psnr, 2), against, f"{peer.container} B")
-        lines.append(f"| {' | '.join(row)} |")
+        rates = [rate_at(curve, "lpips_alex", value) for value in AT_LPIPS]
+        sizes = ["–" if rate is None else f"{rate * pixels / 8000:.1f}" for rate in rates]
+        percent, overlap = bd_rate(curve, ours, "lpips_alex")
+        against = f"{'N/A' if percent is None else f'{percent:+.1f} %'} (overlap {overlap:.2f})"
+        lines.append(f"| {codec_of(str(codec)).label} | {' | '.join(sizes)} | {'' if codec == OURS else against} |")
+    return "\n".join(lines)
+
+
+def speed_table(points: pd.DataFrame, means: pd.DataFrame) -> str:
+    """Median seconds a photo of each codec at its setting nearest to ``TIMED_BPP``, as Markdown."""
+    lines = ["| codec | bpp | encode (s) | of it autoencoder | decode (s) | of it autoencoder |", "|---|" + "---:|" * 5]
+    for codec, curve in means.groupby("codec", sort=False):
+        chosen = curve.loc[(curve["bpp"] - TIMED_BPP).abs().idxmin()]
+        rows = points[(points["codec"] == codec) & (points["setting"] == chosen["setting"])]
+        sides = ("encode_s", "encode_autoencoder_s", "decode_s", "decode_autoencoder_s")
+        cells = ("" if pd.isna(value) else f"{value:.3f}" for value in (rows[side].median() for side in sides))
+        lines.append(f"| {codec_of(str(codec)).label} | {chosen['bpp']:.2f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -85,16 +117,42 @@ def block() -> str:
     """The README's text between the marks, from the committed results."""
     measured = results.load(POINTS)
     points = results.select(measured, list(measured["codec"].unique()), "original")
-    summary = json.loads(ROUND_TRIP.read_text())
-    ours = results.mean_per_setting(points[points["codec"] == OURS])
-    return (
-        f"All {points['picture'].nunique()} Kodak photos, real files, header counted, the decoded 8-bit picture against the "
-        f"**original** photo. The container's bytes are counted in every rate "
-        f"(1000 B are 0.020 bpp here).\n\n{rate_table(points)}\n\n"
-        f"![PSNR and LPIPS over bpp](assets/kodak_rd.png)\n\n"
-        f"Our qualities:\n\n{results.markdown(ours, ['psnr', 'lpips_alex'])}\n\n"
-        f"The ceiling of any codec over a frozen autoencoder is its own round trip:\n\n{round_trip_table(summary)}\n"
-    )
+    means = results.mean_per_setting(points)
+    ours = means[means["codec"] == OURS]
+    shown = [name for name in METRICS if ours[name].notna().any()]
+    parts = [
+        f"All {points['picture'].nunique()} Kodak photos, real files, header counted, the decoded 8-bit picture against "
+        "the **original** photo. The container's bytes are counted in every rate (1000 B are 0.020 bpp here).",
+        rate_table(means),
+        "![PSNR, LPIPS and DISTS over bpp, against the original](assets/kodak_rd_original.png)",
+        size_table(means, float((points["width"] * points["height"]).mean())),
+    ]
+    for reference in (name for name in REFERENCES if (measured["reference"] == name).any()):
+        rows = matrix(measured, reference)
+        table = matrix_markdown(rows[rows["test"] == OURS])
+        parts += [f"BD-rate of ours {REFERENCES[reference]}, in brackets the overlap of the curves:", table]
+        if reference == "autoencoder":
+            parts += [f"![The same {REFERENCES[reference]}](assets/kodak_rd_autoencoder.png)"]
+    parts += ["Our qualities:", results.markdown(ours, shown)]
+    parts += [
+        f"Seconds a photo at about {TIMED_BPP:g} bpp (medians; VVC and JPEG XL as programs, started anew for each file):",
+        speed_table(points, means),
+        "The ceiling of any codec over a frozen autoencoder is its own round trip:",
+        round_trip_table(json.loads(ROUND_TRIP.read_text())),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def plots() -> list[Path]:
+    """Draw the figure of each reference as PNG and SVG; returns their paths."""
+    points, published, made = results.load(POINTS), results.load_published(OTHERS), []
+    for reference, metrics in PLOTS.items():
+        here = points[points["reference"] == reference]
+        shown = [name for name in metrics if here[name].notna().any()]
+        for suffix in (".png", ".svg") if shown else ():
+            made.append(ASSETS / f"kodak_rd_{reference}{suffix}")
+            rd_plot(points, shown, made[-1], reference=reference, published=published)
+    return made
 
 
 def replaced(text: str) -> str:
@@ -115,9 +173,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.check:
         print("README.md is up to date" if fresh == text else "README.md is out of date: run python -m testing.figures")
         return int(fresh != text)
-    rd_plot(results.load(POINTS), ["psnr", "lpips_alex"], PLOT)
+    measured = results.load(POINTS)
+    rates = pd.concat([matrix(measured, name) for name in REFERENCES if (measured["reference"] == name).any()])
+    write_atomic(MATRIX, rates.to_csv(index=False).encode())
     write_atomic(README, fresh.encode())
-    print(f"{README}\n{PLOT}")
+    print(*plots(), MATRIX, README, sep="\n")
     return 0
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, wraps
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 
 import live
-from live.checkpoints import embedded_checkpoints
+from live.api import DEFAULT_VAE
+from live.artefact import read_card
+from live.checkpoints import by_identity, embedded_checkpoints
 from live.container import unpack
 from live.errors import InputError, ModelError
+from live.latents import load_autoencoder
+from live.latents.base import Autoencoder
 
 from .anchors import ANCHORS, Anchor
 
@@ -19,8 +26,52 @@ HEADER_BYTES = 31
 """Most bytes that the header and the checks of a .live file take (see ``live.container``)."""
 
 
+class Stopwatch:
+    """The seconds that autoencoders took since ``seconds`` was last set to None."""
+
+    seconds: float | None = None
+
+    def timed(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """The same function, its time added to the others'."""
+
+        @wraps(function)
+        def call(tensor: Tensor) -> Tensor:
+            start = time.perf_counter()
+            result = function(tensor)
+            self.seconds = (self.seconds or 0.0) + time.perf_counter() - start
+            return result
+
+        return call
+
+
+STOPWATCH = Stopwatch()
+
+
+@lru_cache(maxsize=2)
+def _timed_autoencoder(name: str) -> Autoencoder:
+    autoencoder = load_autoencoder(name)
+    autoencoder.encode = STOPWATCH.timed(autoencoder.encode)
+    autoencoder.decode = STOPWATCH.timed(autoencoder.decode)
+    return autoencoder
+
+
+@lru_cache
+def _autoencoder_name(checkpoint: Path) -> str | None:
+    return read_card(checkpoint).get("autoencoder_name")
+
+
+def _compress(image: Image.Image, checkpoint: Path) -> bytes:
+    name = _autoencoder_name(checkpoint)
+    return live.compress(image, checkpoint=checkpoint, vae=_timed_autoencoder(name) if name else None)
+
+
+def _decompress(data: bytes, checkpoint: Path | None) -> Image.Image:
+    name = _autoencoder_name(checkpoint or by_identity(unpack(data).model).path)
+    return live.decompress(data, checkpoint=checkpoint, vae=_timed_autoencoder(name) if name else None)
+
+
 @dataclass(frozen=True)
-class Embedded:
+class Embedded(Anchor):
     """A codec of ours with its embedded checkpoints; the setting is the quality."""
 
     name: str
@@ -38,14 +89,19 @@ class Embedded:
             raise ModelError(f"there are no embedded {self.name} checkpoints; train them with sweep_lambda.sh")
         return tuple(self._paths)
 
+    @property
+    def autoencoder(self) -> str | None:
+        """The name of the autoencoder that it codes the latents of."""
+        return _autoencoder_name(self._paths[self.settings[0]])
+
     def encode(self, image: Image.Image, quality: int) -> bytes:
-        return live.compress(image, checkpoint=self._paths[quality])
+        return _compress(image, self._paths[quality])
 
     def decode(self, data: bytes) -> Image.Image:
-        return live.decompress(data)
+        return _decompress(data, None)
 
 
-class Checkpoints:
+class Checkpoints(Anchor):
     """Every codec checkpoint in a folder as one codec named after the folder.
 
     The setting is the lambda that the card states, or its quality where it states none.
@@ -61,8 +117,6 @@ class Checkpoints:
     @cached_property
     def _paths(self) -> dict[float, tuple[Path, str]]:
         """Path and identity by setting, ascending."""
-        from live.artefact import read_card
-
         cards = [(path, read_card(path)) for path in sorted(self.folder.glob("*.safetensors"))]
         codecs = [
             (card.get("lambda") or card["quality"], path, card["identity"])
@@ -77,13 +131,18 @@ class Checkpoints:
     def settings(self) -> tuple[float, ...]:
         return tuple(self._paths)
 
+    @property
+    def autoencoder(self) -> str | None:
+        """The name of the autoencoder that it codes the latents of."""
+        return _autoencoder_name(next(iter(self._paths.values()))[0])
+
     def encode(self, image: Image.Image, setting: float) -> bytes:
-        return live.compress(image, checkpoint=self._paths[setting][0])
+        return _compress(image, self._paths[setting][0])
 
     def decode(self, data: bytes) -> Image.Image:
         model = unpack(data).model.hex()
         path = next((path for path, identity in self._paths.values() if identity.startswith(model)), None)
-        return live.decompress(data, checkpoint=path)
+        return _decompress(data, path)
 
 
 OURS: dict[str, Anchor] = {
@@ -100,3 +159,15 @@ def codec_of(name: str) -> Anchor:
     if Path(name).is_dir():
         return Checkpoints(name)
     raise InputError(f"unknown codec {name}; choose from {', '.join(known)}, or give a folder of codec checkpoints")
+
+
+def autoencoder_of(codecs: list[str]) -> str:
+    """The one autoencoder of all our codecs among these names; InputError where they have several."""
+    ours = [codec for codec in map(codec_of, codecs) if isinstance(codec, Embedded | Checkpoints)]
+    names = {codec.autoencoder or DEFAULT_VAE for codec in ours} or {DEFAULT_VAE}
+    if len(names) > 1:
+        raise InputError(
+            f"the codecs have several autoencoders ({', '.join(sorted(names))}); evaluate those of each in a folder of "
+            "their own, or with --reference original"
+        )
+    return names.pop()

@@ -7,12 +7,9 @@ by another process and scored against the originals.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
 from kodak.fetch import kodak_dir
 from live.command import Parser, run
@@ -22,17 +19,17 @@ from live.media import read_picture
 from scripts.sample_photos import write as write_samples
 
 from .anchors import ANCHORS
+from .comparison import DIALS, nearest_size, row
 from .curves import Panel, rd_plot, side_by_side
-from .evaluate import FILES, POINTS, coded_file, evaluate, make_folder, score, tables
-from .ours import codec_of
+from .evaluate import POINTS, evaluate, tables
+from .measure import FILES, coded_file
+from .results import make_folder
 
 CODEC = "live_plus"
 PEERS = ("jpeg", "webp")
 METRICS = ["psnr", "lpips_alex"]
 LIMIT = 8
 SHOWN = 3
-DIALS = {"jpeg": range(1, 96), "webp": [tenth / 10 for tenth in range(951)]}
-"""The qualities among which the file of nearest size is looked for; those of WebP need not be whole."""
 
 
 def photos(out: Path, data: Path | None) -> Path:
@@ -43,14 +40,6 @@ def photos(out: Path, data: Path | None) -> Path:
     return write_samples(out / "scikit-image")
 
 
-def nearest_size(peer: str, image: Image.Image, size: int) -> bytes:
-    """The file of JPEG or WebP whose number of bytes is nearest to ``size``, found by halving the codec's dial."""
-    encode = partial(ANCHORS[peer].encode, image)
-    place = bisect_left(DIALS[peer], size, key=lambda quality: len(encode(quality)))
-    candidates = map(encode, DIALS[peer][max(place - 1, 0) : place + 1])
-    return min(candidates, key=lambda data: abs(len(data) - size))
-
-
 def comparison(picture: Path, name: str, out: Path, points: pd.DataFrame) -> list[Panel]:
     """Original, ours and the peers at about ours' size: ours at the lowest rate that JPEG can reach at all."""
     image = read_picture(picture)
@@ -59,15 +48,7 @@ def comparison(picture: Path, name: str, out: Path, points: pd.DataFrame) -> lis
     reachable = ours[ours["bytes"] >= smallest]
     chosen = (reachable.head(1) if len(reachable) else ours.tail(1)).iloc[0]
     file = coded_file(out, CODEC, name, chosen["setting"]).read_bytes()
-    files = {CODEC: file} | {peer: nearest_size(peer, image, len(file)) for peer in PEERS}
-    panels = [Panel(image, f"{name}\noriginal, {image.width} x {image.height}")]
-    for codec, data in files.items():
-        decoded = codec_of(codec).decode(data)
-        distance = score(decoded, image, ["lpips_alex"])["lpips_alex"]
-        bpp = 8 * len(data) / (image.width * image.height)
-        shown = "" if distance is None else f", LPIPS-Alex {distance:.3f}"
-        panels.append(Panel(decoded, f"{codec_of(codec).label}\n{len(data)} bytes, {bpp:.3f} bpp{shown}"))
-    return panels
+    return row(image, name, {CODEC: file} | {peer: nearest_size(peer, image, len(file)) for peer in PEERS})
 
 
 def quickstart(out: Path, data: Path | None = None, limit: int = LIMIT) -> str:

@@ -1,7 +1,8 @@
 """``python -m testing.report --out OUT``: one HTML file to look at, from what ``testing.evaluate`` left in OUT.
 
-Interactive rate-distortion curves (hover: picture, bytes, setting), the BD-rate table, and a viewer that slides between
-the original, our decoded picture and any peer's at the nearest rate. Self-contained: it opens from disk, offline.
+Interactive rate-distortion curves (hover: picture, bytes, setting) and BD-rate tables against both references, and a
+viewer that slides between the original, our decoded picture and any peer's at the nearest rate. Self-contained: it opens
+from disk, offline.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from live.media import read_picture
 
 from .bdrate import bd_rate
 from .curves import colours_of, label_of
-from .evaluate import POINTS, coded_file
+from .evaluate import POINTS
+from .measure import coded_file
 from .ours import codec_of
 from .results import METRICS, REFERENCES, load, mean_per_setting, select
 
@@ -62,11 +64,16 @@ def view(out: Path, original: Image.Image, mine: str, ours: Any, peers: pd.DataF
 
 
 def views(points: pd.DataFrame, out: Path, data: Path, mine: str, limit: int) -> list[dict[str, Any]]:
-    """The viewer's entries for the first ``limit`` pictures, every one of our settings."""
+    """The viewer's entries for the first ``limit`` pictures, every one of our settings.
+
+    InputError before anything is made when one of the photos is not in ``data``.
+    """
     ours = codec_of(mine).name
     points = points[points["reference"] == "original"]
     rows = points[points["codec"] == ours].sort_values(["picture", "bytes"])
     names = list(rows["picture"].unique())[:limit]
+    if missing := [name for name in names if not (data / name).is_file()]:
+        raise InputError(f"{data} does not hold {missing[0]}; give the folder that was evaluated")
     jobs = [row for row in rows.itertuples(index=False) if row.picture in names]
     made = []
     for row in tqdm(jobs, desc="pictures", unit="view"):
@@ -75,9 +82,17 @@ def views(points: pd.DataFrame, out: Path, data: Path, mine: str, limit: int) ->
     return made
 
 
-def bd_table(points: pd.DataFrame, ours: str, metrics: list[str]) -> str:
-    """HTML: one row a peer, one column a metric, BD-rate of ours over it against the original."""
-    means = mean_per_setting(select(points, list(points["codec"].unique()), "original"))
+def bd_tables(points: pd.DataFrame, ours: str, metrics: list[str]) -> str:
+    """HTML: for each reference that ours was scored against, a heading and a table."""
+    references = [name for name in REFERENCES if ((points["codec"] == ours) & (points["reference"] == name)).any()]
+    tables = (f"<h3>{REFERENCES[name].capitalize()}</h3>{bd_table(points, ours, metrics, name)}" for name in references)
+    return "".join(tables)
+
+
+def bd_table(points: pd.DataFrame, ours: str, metrics: list[str], reference: str) -> str:
+    """HTML: one row a peer, one column a metric, BD-rate of ours over it against a reference."""
+    codecs = list(points.loc[points["reference"] == reference, "codec"].unique())
+    means = mean_per_setting(select(points, codecs, reference))
     head = "".join(f"<th>{html.escape(METRICS[name].label)}</th>" for name in metrics)
     rows = [f"<tr><th>peer</th>{head}</tr>"]
     for codec, curve in means[means["codec"] != ours].groupby("codec", sort=False):
@@ -86,7 +101,7 @@ def bd_table(points: pd.DataFrame, ours: str, metrics: list[str]) -> str:
             rate, overlap = bd_rate(curve, means[means["codec"] == ours], name)
             cells.append(f"<td>{'N/A' if rate is None else f'{rate:+.1f} %'} ({overlap:.2f})</td>")
         rows.append(f"<tr><td>{html.escape(label_of(str(codec)))}</td>{''.join(cells)}</tr>")
-    return f"<table id='bd'>{''.join(rows)}</table>"
+    return f"<table class='bd' id='bd-{reference}'>{''.join(rows)}</table>"
 
 
 def page(points: pd.DataFrame, ours: str, shown: list[dict[str, Any]]) -> str:
@@ -112,7 +127,7 @@ def page(points: pd.DataFrame, ours: str, shown: list[dict[str, Any]]) -> str:
         "TITLE": html.escape(f"{', '.join(points['dataset'].unique())}, {points['picture'].nunique()} pictures"),
         "OURS_LABEL": html.escape(label_of(ours)),
         "SHOWN_QUALITY": str(SHOWN_QUALITY),
-        "BD_TABLE": bd_table(points, ours, metrics),
+        "BD_TABLES": bd_tables(points, ours, metrics),
         "PLOTLY": get_plotlyjs(),
         "DATA": json.dumps(data).replace("</", "<\\/"),
     }

@@ -1,17 +1,23 @@
 """Every measured point in one tidy CSV, and the only place that knows its columns.
 
 One row is one picture, coded by one codec at one setting, scored against one reference.
+
+python -m testing.results --points points.csv --out kept.csv [--peers]     one row a point; --peers: see ``of_peers``
 """
 
 from __future__ import annotations
 
 import csv
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
 import pandas as pd
 
+from live.command import Parser, run
 from live.errors import InputError, OutputError
+from live.files import write_atomic
+
+from .anchors import ANCHORS
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,9 @@ REFERENCES = {
 
 @dataclass(frozen=True)
 class Point:
-    """A row. bytes: of the file on disk; bpp: 8 * bytes / (width * height); seconds of wall time, one run each.
+    """A row. bytes: of the file on disk; bpp: 8 * bytes / (width * height); seconds of wall time, one run each,
+    and how many of them the autoencoder took, where a codec has one. Codecs that run programs of their own do so on all
+    cores at once, one file a core.
 
     setting: the codec's own dial; reference: what the decoded 8-bit RGB was compared with, a key of ``REFERENCES``.
     Metrics that were not asked for, or are not defined at the picture's size, are None and stay empty.
@@ -61,14 +69,19 @@ class Point:
     dists: float | None = None
     encode_s: float | None = None
     decode_s: float | None = None
+    encode_autoencoder_s: float | None = None
+    decode_autoencoder_s: float | None = None
 
 
 COLUMNS = [field.name for field in fields(Point)]
 KEY = ["dataset", "picture", "codec", "setting", "reference"]
+SECONDS = [name for name in COLUMNS if name.endswith("_s")]
+REQUIRED = [field.name for field in fields(Point) if field.default is MISSING]
 
 
 def append(path: Path, point: Point) -> None:
     """Add one row, with the header if the file is new. OutputError when it cannot be written."""
+    make_folder(path.parent)
     new = not path.exists()
     try:
         with path.open("a", newline="") as file:
@@ -91,19 +104,64 @@ def load(path: Path) -> pd.DataFrame:
         raise InputError(f"there are no results at {path}; make them with: python -m testing.evaluate") from None
     except (ValueError, OSError):
         raise InputError(f"{path} is not a table of results") from None
-    missing = sorted(set(COLUMNS) - set(points.columns))
+    missing = sorted(set(REQUIRED) - set(points.columns))
     if missing:
         raise InputError(f"{path} is not a table of results: it has no column {missing[0]}")
-    return points.groupby(KEY, as_index=False, sort=False).last()[COLUMNS]
+    return points.groupby(KEY, as_index=False, sort=False).last().reindex(columns=COLUMNS)
 
 
-def measured(points: pd.DataFrame, metrics: list[str]) -> set[tuple[object, ...]]:
-    """The keys (in the order of ``KEY``) of the points that have all these metrics, as far as each is defined."""
+def save(points: pd.DataFrame, path: Path) -> None:
+    """Write a whole table at once, metrics and seconds to six decimals. OutputError when it cannot be written."""
+    make_folder(path.parent)
+    rounded = points.round(dict.fromkeys((*METRICS, *SECONDS), 6))
+    write_atomic(path, rounded.to_csv(index=False).encode())
+
+
+def of_peers(points: pd.DataFrame) -> pd.DataFrame:
+    """The points that do not depend on our weights: those of the peers against the original."""
+    return points[points["codec"].isin(ANCHORS) & (points["reference"] == "original")]
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results; OutputError when that is impossible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from None
+
+
+def load_published(path: Path) -> pd.DataFrame:
+    """Others' figures, one row a point: name, reference, source, bpp and the metrics; InputError when it is no such table."""
+    try:
+        table = pd.read_csv(path)
+        return table[["name", "reference", "source", "bpp"]].join(table.reindex(columns=list(METRICS)))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (ValueError, KeyError, OSError):
+        raise InputError(f"{path} is not a table of published figures") from None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a table holds already.
+
+    complete: keys (in the order of ``KEY``) of the points that have all metrics asked for, as far as each is defined;
+    files: size in bytes and seconds (in the order of ``SECONDS``) of each coded file, by the key without the reference.
+    """
+
+    complete: set[tuple[object, ...]] = field(default_factory=set)
+    files: dict[tuple[object, ...], tuple[float, ...]] = field(default_factory=dict)
+
+
+def done(points: pd.DataFrame, metrics: list[str]) -> Done:
+    """What of these metrics the points hold."""
     shortest = points[["width", "height"]].min(axis=1)
     complete = pd.Series(True, points.index)
     for name in metrics:
         complete &= points[name].notna() | (shortest < METRICS[name].smallest)
-    return set(points.loc[complete, KEY].itertuples(index=False, name=None))
+    keys = points[KEY[:-1]].itertuples(index=False, name=None)
+    files = dict(zip(keys, points[["bytes", *SECONDS]].itertuples(index=False, name=None), strict=True))
+    return Done(set(points.loc[complete, KEY].itertuples(index=False, name=None)), files)
 
 
 def mean_per_setting(points: pd.DataFrame) -> pd.DataFrame:
@@ -113,7 +171,7 @@ def mean_per_setting(points: pd.DataFrame) -> pd.DataFrame:
     a mean of dB, bpp of bpp.
     """
     groups = points.groupby(["dataset", "reference", "codec", "setting"], sort=False)
-    means = groups[["bytes", "bpp", *METRICS, "encode_s", "decode_s"]].mean()
+    means = groups[["bytes", "bpp", *METRICS, *SECONDS]].mean()
     means.insert(0, "pictures", groups.size())
     means = means.reset_index()
     ranks = {name: rank for rank, name in enumerate([*REFERENCES, *points["codec"].unique()])}
@@ -162,3 +220,21 @@ def markdown(means: pd.DataFrame, metrics: list[str]) -> str:
 
 def _number(value: float, digits: int) -> str:
     return "" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = Parser(prog="python -m testing.results", description="Write a table of results anew, one row a point.")
+    parser.add_argument("--points", type=Path, required=True, metavar="CSV", help="results of testing.evaluate")
+    parser.add_argument("--peers", action="store_true", help="only the points that do not depend on our weights")
+    parser.add_argument("--out", type=Path, required=True, metavar="CSV")
+    args = parser.parse_args(argv)
+    points = load(args.points)
+    points = of_peers(points) if args.peers else points
+    save(points, args.out)
+    print(f"{args.out}: {len(points)} points")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

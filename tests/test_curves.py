@@ -13,7 +13,7 @@ from PIL import Image
 from live.errors import InputError
 from testing import curves
 from testing.curves import Panel, rd_plot, side_by_side
-from testing.results import COLUMNS
+from testing.results import COLUMNS, load_published
 
 
 def points(codecs: list[str]) -> pd.DataFrame:
@@ -82,3 +82,19 @@ def test_a_figure_of_unknown_format_is_refused(tmp_path):
     with pytest.raises(InputError, match="no figure format is known for"):
         rd_plot(points(["live_plus"]), ["psnr"], tmp_path / "rd.xyz")
     assert not list(tmp_path.iterdir())
+
+
+def test_published_figures_are_drawn_dashed_where_their_reference_is(tmp_path):
+    rows = [("Other", "original", 0.1 * step, 24 + step) for step in (1, 3)] + [("Else", "autoencoder", 0.2, 30)]
+    columns = ["name", "reference", "bpp", "psnr"]
+    (tmp_path / "published.csv").write_text(pd.DataFrame(rows, columns=columns).assign(source="x").to_csv(index=False))
+    path = tmp_path / "rd.svg"
+    rd_plot(points(["jpeg"]), ["psnr"], path, published=load_published(tmp_path / "published.csv"))
+    text = path.read_text()
+    assert "Other (published)" in text and "Else (published)" not in text and "stroke-dasharray" in text
+    first = path.read_bytes()
+    rd_plot(points(["jpeg"]), ["psnr"], path, published=load_published(tmp_path / "published.csv"))
+    assert path.read_bytes() == first, "no date, no chance"
+    (tmp_path / "published.csv").write_text("a\n1\n")
+    with pytest.raises(InputError, match="not a table of published figures"):
+        load_published(tmp_path / "published.csv")

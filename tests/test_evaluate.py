@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from conftest import photo
 from PIL import Image
 
 from live.command import run
-from live.errors import InputError
+from live.errors import InputError, ModelError
 from testing import evaluate as module
-from testing.evaluate import coded_file, evaluate, score
+from testing.anchors import ANCHORS, Anchor
+from testing.evaluate import evaluate
+from testing.measure import Evaluation, coded_file
+from testing.ours import Checkpoints, autoencoder_of
+from testing.results import load
+from testing.scoring import score
 
 
 @pytest.fixture
@@ -32,14 +39,14 @@ def test_scores_are_undefined_below_their_smallest_size():
 def test_points_are_those_of_the_files_and_are_kept(folder, tmp_path, small_live, monkeypatch):
     out = tmp_path / "out"
     points = evaluate(folder, ["live_plus", "jpeg"], out, ["psnr"], ["original", "autoencoder"])
-    assert len(points) == 2 * (2 + 8) * 2, "pictures, settings, references"
+    assert len(points) == 2 * (2 + 6) * 2, "pictures, settings, references"
     assert set(points["dataset"]) == {"set"} and set(points["picture"]) == {"a.png", "sub/b.png"}
     for row in points.itertuples():
         path = coded_file(out, row.codec, row.picture, row.setting)
         assert path.stat().st_size == row.bytes and row.bpp == pytest.approx(8 * row.bytes / (row.width * row.height))
         assert row.encode_s > 0 and row.decode_s > 0
-    row = points[(points["codec"] == "jpeg") & (points["setting"] == 60)].iloc[0]
-    with Image.open(coded_file(out, "jpeg", "a.png", 60)) as decoded:
+    row = points[(points["codec"] == "jpeg") & (points["setting"] == 45)].iloc[0]
+    with Image.open(coded_file(out, "jpeg", "a.png", 45)) as decoded:
         expected = score(decoded.convert("RGB"), photo(65, 48, 1), ["psnr"])["psnr"]
     assert row["psnr"] == pytest.approx(expected)
 
@@ -51,9 +58,9 @@ def test_points_are_those_of_the_files_and_are_kept(folder, tmp_path, small_live
     lines = table.read_text().splitlines(keepends=True)
     table.write_text("".join(lines[:-2]))
     jobs = []
-    monkeypatch.setattr(module.Evaluation, "measure", lambda self, job: jobs.append(job) or [])
+    monkeypatch.setattr(Evaluation, "measure", lambda self, window, images: jobs.extend(window) or [])
     evaluate(folder, ["live_plus", "jpeg"], out, ["psnr"], ["original", "autoencoder"])
-    assert [(job.name, job.codec, job.setting) for job in jobs] == [("sub/b.png", "jpeg", 60)]
+    assert [(job.name, job.codec, job.setting) for job in jobs] == [("sub/b.png", "jpeg", 45)]
 
 
 def test_the_command_refuses_in_one_line(folder, tmp_path, capsys):
@@ -74,3 +81,75 @@ def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no pictures"):
         evaluate(tmp_path / "empty", ["jpeg"], tmp_path / "out", ["psnr"], ["original"])
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_and_named(folder, tmp_path, capsys):
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:100])
+    out = tmp_path / "out"
+    arguments = ["--data", str(folder), "--out", str(out), "--codecs", "jpeg", "--metrics", "psnr"]
+    assert run(lambda: module.main([*arguments, "--reference", "original"])) == 1
+    assert [line for line in capsys.readouterr().err.splitlines() if "left out" in line and "broken.png" in line]
+    assert set(load(out / "points.csv")["picture"]) == {"a.png", "sub/b.png"}
+
+
+def test_refusals_leave_nothing(folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    for path in (folder / "a.png", folder / "sub" / "b.png"):
+        path.write_bytes(b"not a picture")
+    with pytest.raises(InputError, match="no picture can be read"):
+        evaluate(folder, ["jpeg"], out, ["psnr"], ["original"], unreadable={})
+    monkeypatch.delenv("VTM_BIN", raising=False)
+    photo(40, 24).save(folder / "a.png")
+    with pytest.raises(ModelError, match="VTM"):
+        evaluate(folder, ["vtm"], out, ["psnr"], ["original"], limit=1)
+    assert not out.exists()
+
+
+def test_asking_for_more_scores_the_files_that_are_there(folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    before = evaluate(folder, ["webp"], out, ["psnr"], ["original"], limit=1)
+    monkeypatch.setattr(ANCHORS["webp"].__class__, "encode", lambda *_: pytest.fail("encoded again"))
+    after = evaluate(folder, ["webp"], out, ["psnr", "lpips_alex"], ["original"], limit=1)
+    assert after["lpips_alex"].notna().all() and before["lpips_alex"].isna().all()
+    columns = ["setting", "bytes", "psnr", "encode_s", "decode_s"]
+    assert after[columns].equals(before[columns])
+
+
+def test_the_autoencoder_s_share_of_the_time_is_told(folder, tmp_path, small_live):
+    points = evaluate(folder, ["live_plus", "jpeg"], tmp_path / "out", ["psnr"], ["original"], limit=1)
+    ours, peer = (points[points["codec"] == codec] for codec in ("live_plus", "jpeg"))
+    for side in ("encode", "decode"):
+        assert (ours[f"{side}_autoencoder_s"] > 0).all()
+        assert (ours[f"{side}_autoencoder_s"] < ours[f"{side}_s"]).all()
+        assert peer[f"{side}_autoencoder_s"].isna().all()
+
+
+def test_codecs_that_run_programs_work_side_by_side(folder, tmp_path, monkeypatch):
+    """Both files of a window are under way at once: each waits for the other to begin."""
+    both = Barrier(2, timeout=20)
+
+    class Waiting(Anchor):
+        name, label, suffix, settings, container, runs_programs = "waiting", "Waiting", ".png", (1, 2), 0, True
+
+        def encode(self, image, quality):
+            both.wait()
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            return buffer.getvalue()
+
+        def decode(self, data):
+            return Image.open(io.BytesIO(data)).convert("RGB")
+
+    monkeypatch.setitem(ANCHORS, "waiting", Waiting())
+    monkeypatch.setattr("testing.evaluate.cores", lambda: 2)
+    monkeypatch.setattr("testing.measure.cores", lambda: 2)
+    points = evaluate(folder, ["waiting", "jpeg"], tmp_path / "out", ["psnr"], ["original"])
+    assert (points[points["codec"] == "waiting"]["psnr"] == float("inf")).all() and len(points) == 2 * (2 + 6)
+
+
+def test_our_codecs_over_several_autoencoders_have_no_common_reference(tmp_path, small_live, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "autoencoder", "another")
+    with pytest.raises(InputError, match="several autoencoders"):
+        autoencoder_of(["live_plus", str(small_live)])
+    assert autoencoder_of(["jpeg", str(small_live)]) == "another"
+    assert autoencoder_of(["jpeg"]) == "compact"

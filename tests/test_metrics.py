@@ -168,3 +168,17 @@ def test_damaged_cached_weights_are_fetched_again(tmp_path, monkeypatch):
     assert torch.equal(weights.metric_weights("dists")["alpha"], state["alpha"])
     monkeypatch.setattr(weights, "fetch_member", offline)
     assert torch.equal(weights.metric_weights("dists")["alpha"], state["alpha"])
+
+
+@pytest.mark.parametrize("size", [(64, 48), (33, 17)])
+def test_the_fast_convolution_changes_no_digit_that_is_shown(size):
+    """Without gradients VGG runs by Winograd's method where the processor has it, with gradients never."""
+    try:
+        metrics = [lpips_network("vgg"), dists_network()]
+    except ModelError as refusal:
+        pytest.skip(str(refusal))
+    a, b = to_tensor(photo(*size)), to_tensor(photo(*size, 1))
+    for metric in metrics:
+        plain = metric(a, b).item()
+        with torch.inference_mode():
+            assert metric(a, b).item() == pytest.approx(plain, abs=2e-5)

@@ -11,7 +11,7 @@ from PIL import Image
 import live
 from scripts import sample_photos
 from testing import quickstart
-from testing.evaluate import Evaluation, decode_file
+from testing.measure import Evaluation, decode_file
 from testing.results import load
 
 
@@ -66,15 +66,6 @@ def test_photos_come_from_kodak_or_from_scikit_image(tmp_path, monkeypatch):
         "astronaut": (512, 512), "chelsea": (451, 300), "coffee": (600, 400), "motorcycle": (741, 500),
         "rocket": (640, 427),
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("peer", ["jpeg", "webp"])
-def test_the_peer_of_nearest_size(peer):
-    picture = photo(256, 192)
-    for size in (3000, 9000):
-        assert len(quickstart.nearest_size(peer, picture, size)) == pytest.approx(size, rel=0.12)
-    smallest = len(quickstart.nearest_size(peer, picture, 1))
-    assert smallest == len(quickstart.ANCHORS[peer].encode(picture, quickstart.DIALS[peer][0]))
 
 
 def test_sample_tiles_are_enough_to_train_and_validate_on(tmp_path):

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from conftest import photo
 
+from live.errors import InputError
 from testing import report
-from testing.evaluate import Evaluation, decode_file, evaluate
+from testing.evaluate import evaluate
+from testing.measure import Evaluation, decode_file
+from testing.results import REFERENCES
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def made(tmp_path: Path, small_live: Path, monkeypatch: pytest.MonkeyPatch) -> P
     photo(96, 64).save(data / "a.png")
     photo(96, 64, 1).save(data / "b <script>.png")
     monkeypatch.setattr(Evaluation, "_decode", lambda self, codec, path: decode_file(codec, path))
-    evaluate(data, ["live_plus", "jpeg"], out, ["psnr"], ["original"])
+    evaluate(data, ["live_plus", "jpeg"], out, ["psnr", "dists"], ["original", "autoencoder"])
     assert report.main(["--out", str(out), "--data", str(data)]) == 0
     return out / "report.html"
 
@@ -30,7 +33,25 @@ def test_it_is_one_file_that_needs_no_network(made):
     assert "<script src" not in text and "<link" not in text
     # Two pictures, two settings of ours; original, ours and JPEG at the nearest size.
     assert text.count('"caption":') == 2 * 2 * 3
-    assert "jpeg" in text and "<table id='bd'>" in text
+    for reference in ("original", "autoencoder"):
+        table = text.split(f"id='bd-{reference}'>")[1].split("</table>")[0]
+        assert "JPEG 4:2:0" in table and "DISTS" in table
+
+
+def test_a_folder_without_the_photos_is_refused_at_once(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "view", lambda *_: pytest.fail("began its work"))
+    (tmp_path / "other").mkdir()
+    for folder in ("other", "nowhere"):
+        with pytest.raises(InputError, match=r"does not hold a\.png"):
+            report.main(["--out", str(made.parent), "--data", str(tmp_path / folder)])
+
+
+def drawn(browser, reference: str, metric: str) -> str:
+    """Choose a reference and a metric; the path of our curve."""
+    for select, value in (("reference", reference), ("metric", metric)):
+        browser.execute_script(f"$('{select}').value = '{value}'; $('{select}').dispatchEvent(new Event('change'))")
+    assert browser.execute_script("return $('plot').data.length") == 2
+    return browser.execute_script("return JSON.stringify($('plot').data[0].y)")
 
 
 def test_it_works_in_a_browser(made):
@@ -50,6 +71,8 @@ def test_it_works_in_a_browser(made):
         browser.get(made.as_uri())
         assert browser.get_log("browser") == []
         assert len(browser.find_elements(By.CSS_SELECTOR, "#plot .scatterlayer .trace")) == 2
+        heights = {drawn(browser, reference, metric) for reference in REFERENCES for metric in ("psnr", "dists")}
+        assert len(heights) == 4, "each reference and metric has curves of its own"
         right = browser.find_element(By.ID, "right")
         before = right.value_of_css_property("clip-path")
         browser.execute_script("$('slide').value = 20; $('slide').dispatchEvent(new Event('input'))")

@@ -12,9 +12,9 @@ import pytest
 
 from live.command import run
 from live.errors import InputError
-from testing import bdrate
+from testing import bdrate, results
 from testing.bdrate import bd_rate
-from testing.results import COLUMNS, Point, append, load, markdown, mean_per_setting, measured, select
+from testing.results import COLUMNS, Point, append, done, load, markdown, mean_per_setting, select
 
 POINT = Point("set", "a.png", "jpeg", 10, "original", 200, 100, 500, 0.2, psnr=30.0)
 RATES, PSNRS = np.array([0.1, 0.2, 0.4, 0.8]), np.array([26.0, 29.0, 31.0, 34.0])
@@ -45,9 +45,9 @@ def test_later_rows_add_to_earlier_ones(tmp_path):
 def test_measured_points_have_all_metrics_that_are_defined(tmp_path):
     points = load(table(tmp_path / "points.csv", POINT))
     key = ("set", "a.png", "jpeg", 10, "original")
-    assert measured(points, ["psnr"]) == {key}
-    assert measured(points, ["psnr", "lpips_alex"]) == set()
-    assert measured(points, ["psnr", "ms_ssim"]) == {key}, "MS-SSIM is not defined at 100 px"
+    assert done(points, ["psnr"]).complete == {key}
+    assert done(points, ["psnr", "lpips_alex"]).complete == set()
+    assert done(points, ["psnr", "ms_ssim"]).complete == {key}, "MS-SSIM is not defined at 100 px"
 
 
 def test_means_give_each_picture_the_same_weight(tmp_path):
@@ -140,3 +140,29 @@ def test_the_command(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
     assert run(lambda: bdrate.main(["--points", str(path)])) == 2
     assert "required" in capsys.readouterr().err
+
+
+def test_the_matrix_holds_every_pair_and_its_overlap(tmp_path, capsys):
+    rows = [
+        replace(POINT, codec=codec, setting=setting, bpp=rate * factor, psnr=value + shift)
+        for codec, factor, shift in (("webp", 1.0, 0), ("live_plus", 0.5, 0), ("heif", 1.0, 20))
+        for setting, (rate, value) in enumerate(zip(RATES, PSNRS, strict=True))
+    ]
+    path = table(tmp_path / "points.csv", *rows)
+    pairs = bdrate.matrix(load(path)).set_index(["anchor", "test", "metric"])
+    assert len(pairs) == 6
+    assert pairs.loc[("webp", "live_plus", "psnr"), "bd_rate"] == pytest.approx(-50)
+    assert pairs.loc[("live_plus", "webp", "psnr"), "bd_rate"] == pytest.approx(100)
+    assert pd.isna(pairs.loc[("heif", "live_plus", "psnr"), "bd_rate"])
+    assert bdrate.main(["--points", str(path), "--test", "live_plus"]) == 0
+    shown = capsys.readouterr().out
+    assert "| webp | -50.0 % (1.00) |" in shown and "| heif | N/A (0.00) |" in shown
+
+
+def test_only_the_peers_points_against_the_original_outlive_our_weights(tmp_path, capsys):
+    rows = [replace(POINT, codec=c, reference=r) for c in ("jpeg", "live_plus") for r in ("original", "autoencoder")]
+    path = table(tmp_path / "points.csv", *rows, replace(POINT, psnr=None, dists=0.25))
+    assert results.main(["--points", str(path), "--peers", "--out", str(tmp_path / "new" / "kept.csv")]) == 0
+    kept = load(tmp_path / "new" / "kept.csv")
+    assert kept[["codec", "reference", "psnr", "dists"]].values.tolist() == [["jpeg", "original", 30.0, 0.25]]
+    assert len((tmp_path / "new" / "kept.csv").read_text().splitlines()) == 2, "one row a point"

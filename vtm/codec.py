@@ -50,6 +50,7 @@ class Vtm:
 
     name, label, suffix, container = "vtm", "VVC (VTM) 4:4:4 10-bit", ".vtm", 4
     settings = (52, 47, 42, 37, 32, 27)
+    runs_programs = True
 
     def encode(self, image: Image.Image, quality: int) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
