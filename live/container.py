@@ -17,6 +17,7 @@ Up to 16383 x 16383 the header and checks take at most 31 bytes.
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ MAX_PIXELS = 178_956_970
 """Largest width x height accepted unless the caller raises it: Pillow's own limit."""
 LATENT_PIXELS = 64
 """Pixels that a latent position stands for in these limits (an autoencoder of f = 8)."""
+LEAST_SIDE = 64
+"""Pixels that a shorter side counts as in these limits: that much is coded anyway, of one row as well."""
 MIN_BYTES = 3 + 1 + 1 + 8 + 4 + 1 + 1 + 1 + 1 + 8
 MAX_PIXELS_PER_BYTE = 1 << 17
 """A file that claims more pixels than this for each of its bytes is not plausible; decoding it could take all memory."""
@@ -104,7 +107,9 @@ def _check_size(width: int, height: int, share: int, length: int, max_pixels: in
         raise DamagedFile("the file is damaged: it claims an empty picture")
     if width * height * share > max_pixels:
         raise DamagedFile(f"the file claims {width} x {height}, over the limit of {max_pixels} pixels; not decoded")
-    if width * height * share > length * MAX_PIXELS_PER_BYTE:
+    least = LEAST_SIDE // math.isqrt(share)
+    coded = max(width, least) * max(height, least) * share
+    if coded > min(length * MAX_PIXELS_PER_BYTE, max(max_pixels, MAX_PIXELS)):
         raise DamagedFile(f"the file is damaged: {length} bytes cannot hold {width} x {height}")
 
 

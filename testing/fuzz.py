@@ -33,7 +33,7 @@ GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 """Small files and small models: what is under attack is the reading, not the picture."""
 SHARES = {"container": 0.4, "coder": 0.25, "codec": 0.35}
 SECONDS, MEMORY = 20.0, 2 << 30
-"""Limits of one trial: wall-clock seconds, and bytes beyond the loaded models."""
+"""Limits of one trial: seconds of CPU time, and bytes beyond the loaded models."""
 SAME, OTHER_FILE, OTHER_SIZE = "identical", "another valid file", "same symbols, another size"
 SILENT = "silently wrong"
 FAILURES = (CRASH, HANG, NO_MEMORY, SILENT)

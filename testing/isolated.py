@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+import signal
 import time
 from multiprocessing.connection import Connection
 from typing import NamedTuple, Protocol
 
 START_SECONDS = 300
 """A fresh process imports torch and loads models."""
+PATIENCE = 10
 CRASH, HANG, NO_MEMORY = "crash", "hang", "out of memory"
 
 
@@ -34,7 +36,8 @@ class Result(NamedTuple):
 class Isolated:
     """Calls a trial in a spawned process, and starts another when that one died or was stopped.
 
-    seconds: wall-clock limit of one call; memory: bytes that the process may reserve beyond what it took to prepare.
+    seconds: limit of one call's CPU time, and ``PATIENCE`` times as long by the clock; memory: bytes that the process may
+    reserve beyond what it took to prepare.
     """
 
     def __init__(self, trial: Trial, seconds: float, memory: int):
@@ -53,17 +56,20 @@ class Isolated:
             self._start()
         try:
             self.pipe.send(number)
-            if not self.pipe.poll(self.seconds):
-                self._stop()
-                return Result(HANG, f"no end after {self.seconds:g} s")
-            return self.pipe.recv()
+            if self.pipe.poll(PATIENCE * self.seconds):
+                return self.pipe.recv()
+            self._stop()
+            return Result(HANG, f"no end after {PATIENCE * self.seconds:g} s by the clock")
         except (EOFError, OSError):
-            return Result(CRASH, f"the process ended with {self._stop()}")
+            code = self._stop()
+        if code == -signal.SIGXCPU:
+            return Result(HANG, f"no end after {self.seconds:g} s of CPU time")
+        return Result(CRASH, f"the process ended with {code}")
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, self.trial, self.memory), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, self.trial, self.seconds, self.memory), daemon=True)
         self.process.start()
         theirs.close()
         if not self.pipe.poll(START_SECONDS) or self.pipe.recv() != "ready":
@@ -81,7 +87,7 @@ class Isolated:
         return code
 
 
-def _serve(pipe: Connection, trial: Trial, memory: int) -> None:
+def _serve(pipe: Connection, trial: Trial, seconds: float, memory: int) -> None:
     trial.prepare()
     with open("/proc/self/statm") as file:
         reserved = int(file.read().split()[0]) * resource.getpagesize()
@@ -95,6 +101,7 @@ def _serve(pipe: Connection, trial: Trial, memory: int) -> None:
         except EOFError:
             return
         start = time.process_time()
+        resource.setrlimit(resource.RLIMIT_CPU, (int(start + seconds) + 1, resource.RLIM_INFINITY))
         outcome, detail = _outcome(trial, number)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         pipe.send(Result(outcome, detail, time.process_time() - start, (peak - before) / 1024))

@@ -100,6 +100,13 @@ def test_sixty_bytes_that_claim_60000_pixels_a_side(tmp_path, capsys):
     assert not (tmp_path / "huge.png").exists()
 
 
+@pytest.mark.parametrize("size", [(3_497_553, 1), (1, 3_497_553)])
+def test_a_thin_picture_counts_as_what_is_coded(size):
+    """Of one row of pixels 32 are coded: 68 bytes took gigabytes."""
+    with pytest.raises(DamagedFile, match="cannot hold"):
+        unpack(hostile(width=size[0], height=size[1]))
+
+
 MEASURED = """
 import resource, sys, time, live
 from pathlib import Path
@@ -233,7 +240,7 @@ def test_tables_that_would_mislead_the_coder_are_refused(row, offset, words):
 
 
 def test_a_crash_and_a_hang_are_recorded_not_suffered():
-    with isolated.Isolated(Misbehaves(), seconds=2, memory=200 << 20) as runner:
+    with isolated.Isolated(Misbehaves(), seconds=1, memory=200 << 20) as runner:
         results = [runner.run(number) for number in range(6)]
     assert [result.outcome for result in results] == [
         "fine", isolated.CRASH, isolated.HANG, isolated.NO_MEMORY, isolated.CRASH, "fine",
@@ -248,3 +255,13 @@ def test_the_fuzzer_counts_every_file(capsys):
     assert table["count"] == 60 and not table["failures"]
     assert sum(sum(layer["outcomes"].values()) for layer in table["layers"].values()) == 60
     assert "| crash | 0 | 0 | 0 |" in fuzz.text(table)
+
+
+@pytest.mark.skipif(
+    not (ROOT / "results" / "fuzz.json").exists(), reason="python -m testing.fuzz makes results/fuzz.json"
+)
+def test_the_committed_campaign_found_nothing():
+    table = json.loads((ROOT / "results" / "fuzz.json").read_text())
+    assert table["count"] >= 100_000 and table["failures"] == []
+    for layer in table["layers"].values():
+        assert not set(layer["outcomes"]) & set(fuzz.FAILURES)

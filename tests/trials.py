@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 
 class Misbehaves:
@@ -16,7 +15,8 @@ class Misbehaves:
         if number == 1:
             os._exit(7)
         if number == 2:
-            time.sleep(60)
+            while True:
+                pass
         if number == 3:
             bytearray(1 << 30)
         if number == 4:
