@@ -10,7 +10,7 @@
 # training resumes: run the same command again to go on.
 #
 # LIVE_EVAL: folder of photos to evaluate on (Kodak where LIVE_KODAK points or kodak/ is filled, else scikit-image's)
-# LIVE_CODECS: peers to evaluate beside (jpeg,webp,heif,avif); LIVE_METRICS (psnr,ms_ssim,lpips_alex)
+# LIVE_CODECS: peers to evaluate beside (jpeg,webp,heif,avif); LIVE_METRICS (psnr,lpips_alex,dists)
 set -euo pipefail
 for folder in LIVE_TRAIN LIVE_EVAL LIVE_KODAK LIVE_SWEEPS; do # relative to where the user is
     [ -z "${!folder:-}" ] || export "$folder=$(realpath -m "${!folder}")"
@@ -60,7 +60,7 @@ data=${LIVE_EVAL:-${LIVE_KODAK:-}}
 [ -n "$data" ] || { [ -f kodak/kodim01.png ] && data=kodak; } || data=$(python -m scripts.sample_photos "$out/photos")
 limit=()
 codecs=${LIVE_CODECS:-jpeg,webp,heif,avif}
-metrics=${LIVE_METRICS:-psnr,ms_ssim,lpips_alex}
+metrics=${LIVE_METRICS:-psnr,lpips_alex,dists}
 if [ -n "$quick" ]; then
     codecs=jpeg
     limit=(--limit 2)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Make the committed results anew, from Kodak (LIVE_KODAK, or kodak/ once fetched), and the README's figures from them.
 # The peers' points against the original are kept, as they do not depend on our weights: remove results/kodak.csv to
-# measure them too (about 25 minutes more on two cores). Without them it takes about 15 minutes.
+# measure them too (about 25 minutes more on two cores). Metrics and seconds that they lack are measured where a metric is
+# missing; LPIPS-VGG is only of ours, as it takes twice as long again.
 # An interrupted run goes on: out/kodak is kept until the results are in place.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"

@@ -73,7 +73,7 @@ def matrix(points: pd.DataFrame, reference: str = "original", dataset: str | Non
                 continue
             percent, overlap = bd_rate(*curves, metric)
             rounded = None if percent is None else round(percent, 2)
-            rows.append((reference, metric, anchor, test, rounded, round(overlap, 3), pair["picture"].nunique()))
+            rows.append((reference, metric, anchor, test, rounded, round(overlap, 4), pair["picture"].nunique()))
     return pd.DataFrame(rows, columns=["reference", "metric", "anchor", "test", "bd_rate", "overlap", "pictures"])
 
 

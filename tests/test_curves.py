@@ -84,14 +84,16 @@ def test_a_figure_of_unknown_format_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_published_figures_are_drawn_dashed_where_their_reference_is(tmp_path):
+def test_published_figures_are_drawn_dashed_where_their_reference_is(tmp_path, monkeypatch):
+    drawn, close = [], curves.plt.close
+    monkeypatch.setattr(curves.plt, "close", lambda figure: (drawn.append(figure.axes[0]), close(figure)))
     rows = [("Other", "original", 0.1 * step, 24 + step) for step in (1, 3)] + [("Else", "autoencoder", 0.2, 30)]
     columns = ["name", "reference", "bpp", "psnr"]
     (tmp_path / "published.csv").write_text(pd.DataFrame(rows, columns=columns).assign(source="x").to_csv(index=False))
     path = tmp_path / "rd.svg"
     rd_plot(points(["jpeg"]), ["psnr"], path, published=load_published(tmp_path / "published.csv"))
-    text = path.read_text()
-    assert "Other (published)" in text and "Else (published)" not in text and "stroke-dasharray" in text
+    assert {text.get_text() for text in drawn[0].texts} == {"JPEG 4:2:0", "Other (published)"}
+    assert [line.get_linestyle() for line in drawn[0].lines] == ["-", "--"]
     first = path.read_bytes()
     rd_plot(points(["jpeg"]), ["psnr"], path, published=load_published(tmp_path / "published.csv"))
     assert path.read_bytes() == first, "no date, no chance"
