@@ -34,7 +34,7 @@ GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 SHARES = {"container": 0.4, "coder": 0.25, "codec": 0.35}
 SECONDS, MEMORY = 20.0, 2 << 30
 """Limits of one trial: seconds of CPU time, and bytes beyond the loaded models."""
-SAME, OTHER_FILE, OTHER_SIZE = "identical", "another valid file", "same symbols, another size"
+SAME, OTHER_FILE, OTHER_CLAIM = "identical", "another valid file", "same symbols, another size or model"
 SILENT = "silently wrong"
 FAILURES = (CRASH, HANG, NO_MEMORY, SILENT)
 
@@ -157,12 +157,10 @@ class Codec(_Trial):
         if forged:
             return OTHER_FILE
         file = unpack(data)
-        if (symbols_of(file)[0] == self.symbols[name]) and (file.width, file.height) != self._size(name):
-            return OTHER_SIZE
+        claims, original = ((f.width, f.height, f.model) for f in (file, self.fields[name]))
+        if symbols_of(file)[0] == self.symbols[name] and claims != original:
+            return OTHER_CLAIM
         return OTHER_FILE if data in self.files.values() else SILENT
-
-    def _size(self, name: str) -> tuple[int, int]:
-        return self.fields[name].width, self.fields[name].height
 
 
 def use_golden_models() -> None:

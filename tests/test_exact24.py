@@ -144,3 +144,14 @@ def test_clamped_extremes_still_decode(codec):
     reader = Read(writer.stream(), codec.symbol_count(16, 16))
     assert torch.equal(codec.reconstruct(coded), codec.decode(reader, 16, 16))
     assert reader.crc == writer.crc and coded.abs().max() > 64 * LIMIT / 16
+
+
+@pytest.mark.parametrize("size", [(4, 4), (4, 20), (20, 4)])
+def test_thin_latents_pass_as_they_were_written(codec, tmp_path, size):
+    exported = export_codec(codec, tmp_path / "codec.safetensors", CARD)
+    assert exported.card["arithmetic"] == "int24"
+    latents = torch.randn(1, exported.channels, *size)
+    write = Write()
+    expected = exported.encode(write, latents)
+    decoded = exported.decode(Read(write.stream(), exported.symbol_count(*size)), *size)
+    assert torch.equal(decoded, exported.reconstruct(expected)[:, :, : size[0], : size[1]] / exported._scale)

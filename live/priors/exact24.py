@@ -63,7 +63,7 @@ class Conv24:
         padded = F.pad(x, (0, 0, reach, reach, reach, reach))
         batch, height, width, channels = padded.shape
         # With the picture laid out in one line every tap is a plain shift; what wraps around falls on the border.
-        line = padded.view(-1, channels)
+        line = padded.reshape(-1, channels)  # a thin picture's is not in one piece
         results = line.new_empty(len(line), len(self.offset))
         sums = results[: len(line) - 2 * reach * (width + 1)]
         sums.copy_(self.offset.expand_as(sums))
