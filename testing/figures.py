@@ -18,7 +18,7 @@ from live.command import Parser, run
 from live.errors import InputError
 from live.files import write_atomic
 
-from . import results
+from . import results, tables
 from .bdrate import bd_rate, matrix, matrix_markdown, monotone
 from .curves import rd_plot
 from .ours import codec_of
@@ -139,6 +139,7 @@ def block() -> str:
         speed_table(points, means),
         "The ceiling of any codec over a frozen autoencoder is its own round trip:",
         round_trip_table(json.loads(ROUND_TRIP.read_text())),
+        *tables.texts(RESULTS),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -1,0 +1,52 @@
+"""The README's tables of exactness, hostile files, sizes and speed, as Markdown, from results/*.json.
+
+``testing.figures`` puts them into the README; the commands that make the files stand above each table.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from . import exactness, fuzz, sizes
+
+OPTIONS = {"fuzz": "--count 100000 ", "speed": "--threads 2 "}
+STAGES = ("autoencoder", "transforms_and_entropy_networks", "entropy_coding_and_container")
+
+
+def speed_text(facts: dict[str, Any]) -> str:
+    """``testing.speed``'s stages, whole paths and peers in milliseconds."""
+    ours, theirs = (facts["encoding_ms"], facts["decoding_ms"]), facts["compressai_float_ms"]["our networks"]
+    rows = [(name.replace("_", " "), ours[0][name], ours[1][name]) for name in STAGES]
+    rows.append(("latents and file", ours[0]["latents_to_file"], ours[1]["file_to_latents"]))
+    rows.append(("the same networks by CompressAI", theirs["latents_to_file"], theirs["file_to_latents"]))
+    rows.append(("**photo and file**", ours[0]["photo_to_file"], ours[1]["file_to_photo"]))
+    for name, peer in facts["peers_ms"].items():
+        there = peer.get("photo_to_file", peer.get("photo_to_latents"))
+        back = peer.get("file_to_photo", peer.get("latents_to_photo"))
+        rows.append((name, there, back))
+    lines = [f"| {facts['photo']}, {facts['threads']} threads | to the file (ms) | back (ms) |", "|---|---:|---:|"]
+    lines += [f"| {name} | {there:.0f} | {back:.0f} |" for name, there, back in rows]
+    starts = ", ".join(f"`{name}` {value:.0f} ms" for name, value in facts["start_up_ms"].items())
+    folder = facts["pictures_per_second"]
+    return "\n".join(lines) + (
+        f"\n\nWhole processes: {starts}. Compressing a folder: {folder['as a folder']:.2f} pictures a second, "
+        f"{folder['one by one']:.2f} one by one."
+    )
+
+
+def texts(folder: Path) -> list[str]:
+    """Paragraphs and tables of what there is in ``folder``."""
+    parts: list[str] = []
+    for name, title, text in (
+        ("exactness", "What integers cost in bits over the Kodak photos", lambda facts: exactness.table(facts["rows"])),
+        ("fuzz", "Damaged and hostile files, by layer, and what became of them", fuzz.text),
+        ("sizes", "Size, time and memory, as whole processes", lambda facts: sizes.table(facts["rows"])),
+        ("speed", "Speed by stage, medians", speed_text),
+    ):
+        path = folder / f"{name}.json"
+        if path.is_file():
+            parts += [f"{title} (`python -m testing.{name} {OPTIONS.get(name, "")}--json > results/{name}.json`):"]
+            parts += [text(json.loads(path.read_text()))]
+    return parts
