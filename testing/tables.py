@@ -47,6 +47,6 @@ def texts(folder: Path) -> list[str]:
     ):
         path = folder / f"{name}.json"
         if path.is_file():
-            parts += [f"{title} (`python -m testing.{name} {OPTIONS.get(name, "")}--json > results/{name}.json`):"]
+            parts += [f"{title} (`python -m testing.{name} {OPTIONS.get(name, '')}--json > results/{name}.json`):"]
             parts += [text(json.loads(path.read_text()))]
     return parts
