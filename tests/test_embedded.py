@@ -58,7 +58,8 @@ def test_rates_ascend_and_files_are_honest(cat, files):
     for quality, data in files.items():
         bits, overhead = live.estimate_bits(cat, quality=quality), container.unpack(data).overhead
         assert overhead <= 32
-        assert abs(8 * (len(data) - overhead) - bits) < 0.01 * bits + 32
+        # rANS ends with 8 bytes of state, of which 32 to 64 bits are no information.
+        assert abs(8 * (len(data) - overhead) - bits) < 0.01 * bits + 64
 
 
 def test_quality_ascends(cat, files):
@@ -82,7 +83,7 @@ def test_fewer_bytes_and_nearer_than_jpeg(cat, files):
 
 
 @pytest.mark.xfail(
-    strict=True, reason="503 bytes: hyperprior trained on photos alone charges too much for flat colours"
+    strict=True, reason="175 bytes, but 12.2 of 255 off; and 3.2 kB at quality 6: flat colours still cost too much"
 )
 def test_flat_picture_costs_next_to_nothing():
     from PIL import Image
