@@ -20,6 +20,7 @@ from .latents import load_autoencoder
 from .latents.base import Autoencoder
 from .media import as_picture
 from .pictures import decode_picture, encode_picture
+from .registry import embedded_dir
 from .tiles import Geometry
 
 DEFAULT_VAE = "compact"
@@ -222,6 +223,11 @@ def _autoencoder(codec: LatentCodec, vae: str | Autoencoder | None, prefix: byte
     return autoencoder
 
 
-@lru_cache(maxsize=4)
 def _load_autoencoder(name: str) -> Autoencoder:
+    return _loaded(name, embedded_dir())
+
+
+@lru_cache(maxsize=4)
+def _loaded(name: str, embedded: Path) -> Autoencoder:
+    """Kept by the embedded weights' folder as well, which ``LIVE_CHECKPOINTS`` may move within a process."""
     return load_autoencoder(name)

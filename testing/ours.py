@@ -19,6 +19,7 @@ from live.container import unpack
 from live.errors import InputError, ModelError
 from live.latents import load_autoencoder
 from live.latents.base import Autoencoder
+from live.registry import embedded_dir
 
 from .anchors import ANCHORS, Anchor
 
@@ -47,8 +48,14 @@ class Stopwatch:
 STOPWATCH = Stopwatch()
 
 
+def _timed_autoencoder(checkpoint: Path) -> Autoencoder | None:
+    """The autoencoder that a checkpoint names; loaded anew when the embedded weights have changed."""
+    name = _autoencoder_name(checkpoint)
+    return _timed(name, embedded_dir()) if name else None
+
+
 @lru_cache(maxsize=2)
-def _timed_autoencoder(name: str) -> Autoencoder:
+def _timed(name: str, embedded: Path) -> Autoencoder:
     autoencoder = load_autoencoder(name)
     autoencoder.encode = STOPWATCH.timed(autoencoder.encode)
     autoencoder.decode = STOPWATCH.timed(autoencoder.decode)
@@ -61,13 +68,12 @@ def _autoencoder_name(checkpoint: Path) -> str | None:
 
 
 def _compress(image: Image.Image, checkpoint: Path) -> bytes:
-    name = _autoencoder_name(checkpoint)
-    return live.compress(image, checkpoint=checkpoint, vae=_timed_autoencoder(name) if name else None)
+    return live.compress(image, checkpoint=checkpoint, vae=_timed_autoencoder(checkpoint))
 
 
 def _decompress(data: bytes, checkpoint: Path | None) -> Image.Image:
-    name = _autoencoder_name(checkpoint or by_identity(unpack(data).model).path)
-    return live.decompress(data, checkpoint=checkpoint, vae=_timed_autoencoder(name) if name else None)
+    vae = _timed_autoencoder(checkpoint or by_identity(unpack(data).model).path)
+    return live.decompress(data, checkpoint=checkpoint, vae=vae)
 
 
 @dataclass(frozen=True)

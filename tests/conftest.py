@@ -42,9 +42,9 @@ def perturb(module: torch.nn.Module, seed: int) -> None:
                 parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
 
 
-def export_small_autoencoder(path: Path) -> str:
+def export_small_autoencoder(path: Path, seed: int = 0) -> str:
     config = CompactConfig(4, (8, 8), (1, 1), (8, 8), (1, 1))
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     net = CompactNet(config)
     pictures = [torch.from_numpy(np.asarray(photo(96, 96, s)).copy()).permute(2, 0, 1) / 127.5 - 1 for s in range(4)]
     net.init_patch_transform(*patch_components(pictures, 4))
@@ -72,9 +72,6 @@ def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_live(small_models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make the small models the embedded ones for a test."""
-    from live import api
 
     monkeypatch.setenv("LIVE_CHECKPOINTS", str(small_models))
-    api._load_autoencoder.cache_clear()
-    yield small_models
-    api._load_autoencoder.cache_clear()
+    return small_models

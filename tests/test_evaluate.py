@@ -7,12 +7,16 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from conftest import photo
+from conftest import SMALL_PLUS, export_small_autoencoder, photo
 from PIL import Image
 
+import live
+from live.checkpoints import export_codec
+from live.codecs import LivePlus
 from live.command import run
 from live.errors import InputError, ModelError
 from testing import evaluate as module
+from testing import ours
 from testing.anchors import ANCHORS, Anchor
 from testing.evaluate import evaluate
 from testing.measure import Evaluation, coded_file
@@ -34,6 +38,20 @@ def folder(tmp_path: Path) -> Path:
 def test_scores_are_undefined_below_their_smallest_size():
     figures = score(photo(40, 24), photo(40, 24, 1), ["psnr", "ms_ssim", "lpips_alex"])
     assert 5 < figures["psnr"] < 30 and figures["ms_ssim"] is None and figures["lpips_alex"] is None
+
+
+def test_other_embedded_weights_are_noticed(small_live, tmp_path, monkeypatch):
+    """Two releases in one process: each codec gets the autoencoder that lies beside it, never the other's."""
+    for_evaluation = ours.Embedded("live_plus", "LIVE")
+    first = for_evaluation.encode(photo(40, 24), 1)
+    other = tmp_path / "other"
+    identity = export_small_autoencoder(other / "compact.safetensors", seed=5)
+    codec = LivePlus(SMALL_PLUS)
+    card = {"quality": 1, "autoencoder": identity, "autoencoder_name": "compact", "factor": 8}
+    export_codec(codec, other / "live_plus_q1.safetensors", card)
+    monkeypatch.setenv("LIVE_CHECKPOINTS", str(other))
+    second = for_evaluation.encode(photo(40, 24), 1)
+    assert first != second and live.decompress(second).size == for_evaluation.decode(second).size == (40, 24)
 
 
 def test_points_are_those_of_the_files_and_are_kept(folder, tmp_path, small_live, monkeypatch):

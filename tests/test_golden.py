@@ -17,7 +17,6 @@ import torch
 from conftest import SMALL_PLUS, perturb, photo
 
 import live
-from live import api
 from live.artefact import read_card
 from live.checkpoints import export_codec, load_codec
 from live.codecs.plus import LivePlus
@@ -87,11 +86,8 @@ def facts(name: str, data: bytes) -> dict[str, object]:
 @pytest.fixture(autouse=True)
 def golden_models(monkeypatch):
     monkeypatch.setenv("LIVE_CHECKPOINTS", str(GOLDEN))
-    api._load_autoencoder.cache_clear()
     if os.environ.get("LIVE_REGENERATE_GOLDEN"):
         regenerate()
-    yield
-    api._load_autoencoder.cache_clear()
 
 
 @pytest.mark.parametrize("name", FILES)

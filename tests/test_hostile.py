@@ -17,7 +17,6 @@ from test_golden import GOLDEN
 from trials import Misbehaves
 
 import live
-from live import api
 from live.__main__ import main
 from live.checkpoints import load_codec
 from live.coder import FEWEST, SYMBOL_LIMIT, Read, Write
@@ -36,9 +35,6 @@ QUICK = settings(max_examples=150, deadline=None, derandomize=True, suppress_hea
 @pytest.fixture(autouse=True)
 def golden_models(monkeypatch):
     monkeypatch.setenv("LIVE_CHECKPOINTS", str(GOLDEN))
-    api._load_autoencoder.cache_clear()
-    yield
-    api._load_autoencoder.cache_clear()
 
 
 def golden(name: str) -> bytes:

@@ -244,14 +244,12 @@ def test_patch_transform_starts_as_the_klt(photos):
 def test_train_export_and_use(photos, tmp_path, monkeypatch):
     """Both stages in miniature, exported, and a photo through the result: the documented commands, end to end."""
     import live
-    from live import api
 
     (tmp_path / "ae.yaml").write_text(TINY)
     (tmp_path / "plus.yaml").write_text(TINY_CODEC)
     released = tmp_path / "checkpoints"
     released.mkdir()
     monkeypatch.setenv("LIVE_CHECKPOINTS", str(released))
-    api._load_autoencoder.cache_clear()
     data = ["--data", str(photos)]
     train_autoencoder.main(["--config", str(tmp_path / "ae.yaml"), *data, "--run", str(tmp_path / "ae")])
     export.main(["autoencoder", "--run", str(tmp_path / "ae"), "-o", str(released / "compact.safetensors"), *data])
@@ -268,7 +266,6 @@ def test_train_export_and_use(photos, tmp_path, monkeypatch):
     assert len(coarse) < len(finer)
     assert live.decompress(finer).size == (70, 50)
     assert load_codec(fine).card["lambda"] == 5
-    api._load_autoencoder.cache_clear()
 
 
 def test_a_finished_autoencoder_is_taken_further(photos, tmp_path):

@@ -6,8 +6,9 @@ The loss is lambda * D + bpp, divided by lambda where that is above 1 (so that g
 bits of a pixel of the picture. D is what the configuration weighs: pictures through the frozen decoder, or latents alone,
 which any autoencoder allows, and a latent cache (``--latents``) makes fast.
 
-``--init``: another lambda's exported checkpoint (a sweep goes from fine to coarse, each from the last). Without it
-``live_plus`` starts from the rate model that lies beside the autoencoder, where there is one.
+``--init``: another lambda's exported checkpoint (a sweep goes from fine to coarse, each from the last), or the same
+lambda's, to take it further. Without it ``live_plus`` starts from the rate model that lies beside the autoencoder,
+where there is one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from live.artefact import read_artefact
+from live.artefact import read_artefact, read_card
 from live.checkpoints import load_codec
 from live.codecs import LivePlus, make_codec
 from live.codecs.base import LatentCodec
@@ -45,8 +46,8 @@ VALIDATION_PHOTOS, VALIDATION_CROP = 24, 256
 class CodecConfig:
     """Everything that ``train_codec`` reads.
 
-    codec and model: which one, and its sizes; lambdas: those of a sweep, fine to coarse; trained_at: the one of this
-    run, from the command line.
+    codec and model: which one, and its sizes; lambdas: those of a sweep, fine to coarse. From the command line:
+    trained_at, the lambda of this run, and init, the identity of the checkpoint that it starts from.
     """
 
     schedule: Schedule
@@ -55,6 +56,7 @@ class CodecConfig:
     model: dict = field(default_factory=dict)
     lambdas: tuple[float, ...] = ()
     trained_at: float = 0.0
+    init: str = ""
 
 
 def rate_model_gain(mu: float, state: dict[str, Tensor]) -> Tensor:
@@ -68,14 +70,17 @@ def rate_model_gain(mu: float, state: dict[str, Tensor]) -> Tensor:
 def initial_codec(config: CodecConfig, autoencoder: Autoencoder, init: Path | None) -> LatentCodec:
     """The codec that training starts from: the weights of ``init``, else of the autoencoder's rate model, else new ones."""
     codec = make_codec(config.codec, config.model | {"channels": autoencoder.channels})
+    same_lambda = False
     if init:
         trained = load_codec(init)
+        same_lambda = trained.card.get("lambda") == config.trained_at
         if trained.config != codec.config or type(trained) is not type(codec):
             raise ConfigError(f"{init} is of another codec or size than the configuration; it cannot be started from")
         codec.load_state_dict(trained.state_dict())
     if isinstance(codec, LivePlus):
         codec.set_statistics(autoencoder.statistics)
-        if isinstance(autoencoder, CompactAutoencoder) and rate_model_path(autoencoder.path).exists():
+        has_rate_model = isinstance(autoencoder, CompactAutoencoder) and rate_model_path(autoencoder.path).exists()
+        if has_rate_model and not same_lambda:
             _take_rate_model(codec, rate_model_path(autoencoder.path), 1 / config.trained_at, with_hyper=not init)
     return codec
 
@@ -191,7 +196,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, help="run folder; an interrupted run there goes on")
     parser.add_argument("--list", action="store_true", help="only print the configuration's lambdas")
     args = parser.parse_args(argv)
-    config = parse(CodecConfig, load_yaml(args.config) | ({"trained_at": args.weight} if args.weight else {}))
+    given = {"trained_at": args.weight} if args.weight else {}
+    given |= {"init": read_card(args.init)["identity"]} if args.init else {}
+    config = parse(CodecConfig, load_yaml(args.config) | given)
     if args.list:
         print(*(f"{value:g}" for value in config.lambdas))
         return 0
