@@ -19,7 +19,9 @@ def build_parser() -> argparse.ArgumentParser:
     compress = verbs.add_parser("compress", help="a picture, a folder of pictures or latents -> .live")
     compress.add_argument("input", type=Path, help="picture, folder, or latents (.safetensors)")
     _output(compress, "output file (a folder when the input is one); default: beside the input, suffix .live")
-    _codec_choice(compress)
+    dial = compress.add_mutually_exclusive_group()
+    _codec_choice(compress, dial)
+    dial.add_argument("--target-bpp", type=float, metavar="R", help="the highest quality of at most R bits a pixel")
     compress.add_argument("--alpha", metavar="COLOUR", help="flatten transparency over this colour (white, #rrggbb)")
     _limit(compress)
     compress.set_defaults(run=commands.compress)
@@ -46,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     pack.add_argument("input", type=Path, help="safetensors holding (c, h, w) or (1, c, h, w)")
     pack.add_argument("--key", help="name of the tensor; needed when the file holds several")
     _output(pack, "output file; default: beside the input, suffix .live")
-    _codec_choice(pack)
+    _codec_choice(pack, pack.add_mutually_exclusive_group())
     pack.set_defaults(run=commands.pack_latents)
     unpack = actions.add_parser("unpack", help=".live -> latents (.safetensors, tensor 'latents')")
     unpack.add_argument("input", type=Path)
@@ -61,14 +63,23 @@ def _output(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing output")
 
 
-def _codec_choice(parser: argparse.ArgumentParser) -> None:
-    choice = parser.add_mutually_exclusive_group()
-    choice.add_argument(
-        "-q", "--quality", type=int, metavar="N", help="embedded quality (see live models); default: middle"
+def _codec_choice(parser: argparse.ArgumentParser, dial: argparse._MutuallyExclusiveGroup) -> None:
+    dial.add_argument(
+        "-q",
+        "--quality",
+        type=_number,
+        metavar="N",
+        help="quality, of glc fractions too (see live models); default: middle",
     )
-    choice.add_argument("--checkpoint", type=Path, metavar="PATH", help="a codec checkpoint of your own")
+    parser.add_argument("--codec", metavar="NAME", help="live_plus (default), or glc for the lowest rates")
+    parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="a codec checkpoint of your own")
     parser.add_argument("--vae", metavar="NAME", help="autoencoder: name, folder or hub id; default: the codec's own")
     parser.add_argument("--verify", action="store_true", help="decode what was written before it counts as done")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _decoder_choice(parser: argparse.ArgumentParser) -> None:

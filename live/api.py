@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .checkpoints import by_identity, by_quality, load_codec, qualities
+from .checkpoints import DEFAULT_CODEC, by_identity, by_quality, load_codec, qualities
 from .codecs.base import LatentCodec
 from .coder import Count, Port, Read, Write
-from .container import MAX_PIXELS, TILES_TAG, LiveFile, pack, unpack
+from .container import MAX_PIXELS, RATE_STEPS, TILES_TAG, LiveFile, pack, unpack
 from .errors import DamagedFile, DecodeMismatch, InputError, ModelError, UnknownModel
 from .latents import load_autoencoder
 from .latents.base import Autoencoder
@@ -28,27 +29,63 @@ DEFAULT_VAE = "compact"
 
 def compress(
     picture: Any,
-    quality: int | None = None,
+    quality: float | None = None,
     *,
+    codec: str | None = None,
     checkpoint: str | Path | None = None,
     vae: str | Autoencoder | None = None,
+    target_bpp: float | None = None,
     alpha: str | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> bytes:
     """A picture as the bytes of a LIVE file.
 
     picture: path, PIL image, numpy array (H, W, 3) or (H, W) (uint8, or float in [0, 1]) or torch tensor (3, H, W).
-    quality: an embedded one (``live.qualities()``; the middle one by default), or ``checkpoint``: a codec checkpoint.
+    quality: an embedded one (``live.qualities()``; the middle one by default); of ``codec`` "glc", for the lowest rates,
+    0 to 3 and fractions. checkpoint: a codec checkpoint instead. target_bpp: instead of a quality, the highest whose file
+    takes at most so many bits a pixel.
     vae: the autoencoder, by name or loaded; by default the one that the codec was trained on.
     alpha: a colour to flatten transparency over; without it transparent pictures are refused.
     max_pixels: larger pictures are refused. Raises InputError or ModelError.
     """
     image = as_picture(picture, alpha, max_pixels)
-    codec = _codec(quality, checkpoint)
-    autoencoder = _autoencoder(codec, vae)
+    chosen = _codec(quality, checkpoint, codec)
+    autoencoder = _autoencoder(chosen, vae)
     latents, geometry = encode_picture(autoencoder, image)
     sections = {TILES_TAG: geometry.pack()} if geometry else {}
-    return _pack(codec, latents, image.size, autoencoder.identity, is_latents=False, sections=sections)
+
+    def packed(coder: LatentCodec) -> bytes:
+        return _pack(coder, latents, image.size, autoencoder.identity, is_latents=False, sections=sections)
+
+    if target_bpp is None:
+        return packed(chosen)
+    if quality is not None:
+        raise InputError("give a quality or a target rate, not both")
+    return _largest_within(target_bpp * image.width * image.height / 8, _dial(chosen, checkpoint), packed)
+
+
+def _dial(codec: LatentCodec, checkpoint: str | Path | None) -> Sequence[Callable[[], LatentCodec]]:
+    """Every quality that a codec can be had at, ascending in rate, each made when it is asked for."""
+    if codec.highest is not None:
+        return [partial(codec.at, step / RATE_STEPS) for step in range(codec.highest * RATE_STEPS + 1)]
+    if checkpoint is not None:
+        return [lambda: codec]
+    return [partial(_codec, quality, None, codec.name) for quality in qualities(codec.name)]
+
+
+def _largest_within(size: float, dial: Sequence[Callable[[], LatentCodec]], packed: Callable) -> bytes:
+    """The largest file of at most ``size`` bytes, by bisection; InputError when none is as small."""
+    best, low, high = b"", 0, len(dial)
+    while low < high:
+        middle = (low + high) // 2
+        data = packed(dial[middle]())
+        if len(data) <= size:
+            best, low = data, middle + 1
+        else:
+            smallest, high = len(data), middle
+    if not best:
+        raise InputError(f"the lowest quality takes {smallest} bytes, more than the {int(size)} of the target rate")
+    return best
 
 
 def decompress(
@@ -76,8 +113,9 @@ def decompress(
 
 def compress_latents(
     latents: Tensor,
-    quality: int | None = None,
+    quality: float | None = None,
     *,
+    codec: str | None = None,
     checkpoint: str | Path | None = None,
     vae: str | Autoencoder | None = None,
 ) -> bytes:
@@ -87,22 +125,22 @@ def compress_latents(
     applied, as a diffusion pipeline holds them before its VAE decodes). vae: if given, it must be the autoencoder that
     the codec was trained on. Raises InputError or ModelError.
     """
-    codec = _codec(quality, checkpoint)
+    chosen = _codec(quality, checkpoint, codec)
     if not isinstance(latents, Tensor) or not latents.is_floating_point():
         raise InputError(f"latents must be a floating-point torch tensor, not {_kind(latents)}")
     tensor = latents.detach().cpu().float()
     if tensor.dim() == 3:
         tensor = tensor[None]
-    if tensor.dim() != 4 or tensor.shape[0] != 1 or tensor.shape[1] != codec.channels or not tensor.numel():
+    if tensor.dim() != 4 or tensor.shape[0] != 1 or tensor.shape[1] != chosen.channels or not tensor.numel():
         raise InputError(
-            f"latents have shape {tuple(latents.shape)}; expected ({codec.channels}, h, w) or (1, {codec.channels}, h, w)"
+            f"latents have shape {tuple(latents.shape)}; expected ({chosen.channels}, h, w) or (1, {chosen.channels}, h, w)"
             ", one picture at a time"
         )
     if not torch.isfinite(tensor).all():
         raise InputError("the latents hold NaN or infinite values; check the pipeline that made them")
-    identity = _autoencoder(codec, vae).identity if vae is not None else codec.card.get("autoencoder") or ""
+    identity = _autoencoder(chosen, vae).identity if vae is not None else chosen.card.get("autoencoder") or ""
     size = (tensor.shape[3], tensor.shape[2])
-    return _pack(codec, tensor, size, identity, is_latents=True)
+    return _pack(chosen, tensor, size, identity, is_latents=True)
 
 
 def decompress_latents(data: bytes, *, checkpoint: str | Path | None = None, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -116,16 +154,16 @@ def decompress_latents(data: bytes, *, checkpoint: str | Path | None = None, max
     return _read_latents(file, codec, height, width)
 
 
-def estimate_bits(picture: Any, quality: int | None = None, *, checkpoint: str | Path | None = None) -> float:
+def estimate_bits(picture: Any, quality: float | None = None, *, checkpoint: str | Path | None = None) -> float:
     """The bits that the tables charge for a picture's symbols (Count port); the real file adds the header."""
     codec, port = _codec(quality, checkpoint), Count()
     codec.encode(port, encode_picture(_autoencoder(codec, None), as_picture(picture))[0])
     return port.bits
 
 
-def check_choice(quality: int | None, checkpoint: str | Path | None, vae: str | None) -> None:
+def check_choice(quality: float | None, codec: str | None, checkpoint: str | Path | None, vae: str | None) -> None:
     """Load the codec and the autoencoder of a job before its first picture; InputError or ModelError if they do not do."""
-    _autoencoder(_codec(quality, checkpoint), vae)
+    _autoencoder(_codec(quality, checkpoint, codec), vae)
 
 
 def autoencode(picture: Any, vae: str | Autoencoder = DEFAULT_VAE) -> Image.Image:
@@ -162,7 +200,7 @@ def _pack(
             latents=is_latents,
             model=bytes.fromhex(codec.identity)[:8],
             autoencoder=bytes.fromhex(identity)[:4].ljust(4, b"\0"),
-            quality=codec.card.get("quality", 0),
+            quality=codec.quality_byte,
             width=size[0],
             height=size[1],
             stream=port.stream(),
@@ -183,22 +221,25 @@ def _read_latents(file: LiveFile, codec: LatentCodec, height: int, width: int) -
     return latents
 
 
-def _codec(quality: int | None, checkpoint: str | Path | None) -> LatentCodec:
+def _codec(quality: float | None, checkpoint: str | Path | None, name: str | None = None) -> LatentCodec:
     if checkpoint is not None:
-        if quality is not None:
+        if name is not None:
+            raise InputError("give a codec's name or a checkpoint, not both")
+        codec = load_codec(Path(checkpoint))
+        if quality is not None and codec.highest is None:
             raise InputError("give a quality or a checkpoint, not both")
-        return load_codec(Path(checkpoint))
-    if quality is None:
-        known = qualities()
-        quality = known[len(known) // 2] if known else 0
-    return load_codec(by_quality(quality).path)
+    else:
+        codec = load_codec(by_quality(quality, name or DEFAULT_CODEC).path)
+    if codec.highest is None:
+        return codec
+    return codec.at(codec.highest / 2 if quality is None else quality)
 
 
 def _codec_of(file: LiveFile, checkpoint: str | Path | None) -> LatentCodec:
     codec = load_codec(by_identity(file.model, Path(checkpoint) if checkpoint is not None else None).path)
     if codec.codec_id != file.codec_id:
         raise DamagedFile("the file is damaged: its codec and its checkpoint do not belong together")
-    return codec
+    return codec.at_byte(file.quality)
 
 
 def _autoencoder(codec: LatentCodec, vae: str | Autoencoder | None, prefix: bytes | None = None) -> Autoencoder:

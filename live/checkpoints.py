@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .artefact import read_artefact, read_card, write_artefact
+from .container import RATE_STEPS
 from .errors import ConfigError, InputError, ModelError, UnknownModel
 from .registry import embedded_dir
 
@@ -36,19 +37,38 @@ def embedded_checkpoints() -> list[Checkpoint]:
     return sorted(codecs, key=lambda c: (c.card["codec"], c.card["quality"]))
 
 
-def qualities() -> list[int]:
-    """The embedded qualities, ascending in rate."""
-    return [c.card["quality"] for c in embedded_checkpoints() if c.card["codec"] == DEFAULT_CODEC]
+def qualities(codec: str = DEFAULT_CODEC) -> list[int]:
+    """The embedded qualities of a codec with one rate a checkpoint, ascending in rate."""
+    return [c.card["quality"] for c in embedded_checkpoints() if c.card["codec"] == codec]
 
 
-def by_quality(quality: int) -> Checkpoint:
-    """The embedded checkpoint of a quality; InputError naming the known ones."""
-    known = {c.card["quality"]: c for c in embedded_checkpoints() if c.card["codec"] == DEFAULT_CODEC}
+def by_quality(quality: float | None, codec: str = DEFAULT_CODEC) -> Checkpoint:
+    """The embedded checkpoint of a codec at a quality, None: the middle one; InputError naming the known ones.
+
+    A codec that holds several rates in one checkpoint checks the quality itself.
+    """
+    known = {c.card["quality"]: c for c in embedded_checkpoints() if c.card["codec"] == codec}
     if not known:
-        raise ModelError(f"there are no codec checkpoints in {embedded_dir()}; give one with --checkpoint")
-    if type(quality) is not int or quality not in known:
+        others = sorted({c.card["codec"] for c in embedded_checkpoints()} - {codec})
+        choice = f"choose from {', '.join(others)}, or " if others else ""
+        raise ModelError(f"there are no {codec} checkpoints in {embedded_dir()}; {choice}give one with --checkpoint")
+    if holds_rates(known[min(known)].card):
+        return known[min(known)]
+    if quality is None:
+        return known[sorted(known)[len(known) // 2]]
+    if quality not in known or isinstance(quality, bool):
         raise InputError(f"unknown quality {quality!r}; choose from {', '.join(map(str, known))}")
-    return known[quality]
+    return known[int(quality)]
+
+
+def holds_rates(card: dict[str, Any]) -> bool:
+    """Whether a codec's checkpoint serves several qualities, fractions too."""
+    return card["config"].get("rates") is not None
+
+
+def quality_of(card: dict[str, Any], byte: int) -> float:
+    """The quality that a file's byte stands for, given the card of its codec."""
+    return (byte - 1) / RATE_STEPS if holds_rates(card) else byte
 
 
 def by_identity(prefix: bytes, extra: Path | None = None) -> Checkpoint:

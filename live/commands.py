@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import DecodeMismatch, InputError, LiveError, OutputError, UnknownModel, is_out_of_memory
 from .files import check_output, picture_files, read_bytes, require_file, write_atomic
@@ -34,6 +34,10 @@ def compress(args: Namespace) -> int:
     if args.input.suffix == LATENT_SUFFIX:
         if args.alpha is not None:
             raise InputError(f"{args.input} holds latents, which have no transparency; leave --alpha out")
+        if args.target_bpp is not None:
+            raise InputError(
+                f"{args.input} holds latents, which have no pixels; choose a quality instead of --target-bpp"
+            )
         args.key = None
         return pack_latents(args)
     output = args.output or args.input.with_suffix(FILE_SUFFIX)
@@ -50,13 +54,18 @@ def _compress_picture(args: Namespace, source: Path, output: Path) -> tuple[int,
     from .media import read_picture
 
     image = read_picture(source, args.alpha, args.max_pixels)
-    data = api.compress(image, args.quality, checkpoint=args.checkpoint, vae=args.vae, max_pixels=args.max_pixels)
+    data = api.compress(image, **_choice(args), target_bpp=args.target_bpp, max_pixels=args.max_pixels)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {output.parent}: {error.strerror}") from None
     write_atomic(output, data, _verification(args, source, data) if args.verify else None)
     return len(data), image.width * image.height
+
+
+def _choice(args: Namespace) -> dict[str, Any]:
+    """What of the arguments says which codec and autoencoder are to be used, for the API."""
+    return {"quality": args.quality, "codec": args.codec, "checkpoint": args.checkpoint, "vae": args.vae}
 
 
 def _verification(args: Namespace, source: Path, data: bytes) -> Callable[[bytes], None]:
@@ -89,7 +98,7 @@ def _compress_folder(args: Namespace) -> int:
     from . import api
     from .media import parse_colour
 
-    api.check_choice(args.quality, args.checkpoint, args.vae)
+    api.check_choice(**_choice(args))
     if args.alpha is not None:
         parse_colour(args.alpha)
 
@@ -178,7 +187,7 @@ def _encoded(image: object, suffix: str) -> bytes:
 
 def info(args: Namespace) -> int:
     """live info: reads the file's fields and the embedded cards; never loads torch."""
-    from .checkpoints import by_identity
+    from .checkpoints import by_identity, quality_of
 
     data = read_bytes(args.input)
     file = _unpacked(args.input, data, sys.maxsize)
@@ -195,7 +204,7 @@ def info(args: Namespace) -> int:
         "bits_per_position" if file.latents else "bpp": round(8 * len(data) / (file.width * file.height), 5),
         "overhead_bytes": file.overhead,
         "codec": card.get("codec", f"id {file.codec_id}"),
-        "quality": file.quality,
+        "quality": quality_of(card, file.quality) if card else file.quality,
         "checkpoint": file.model.hex(),
         "checkpoint_here": bool(card),
         "autoencoder": file.autoencoder.hex(),
@@ -249,7 +258,7 @@ def pack_latents(args: Namespace) -> int:
     from . import api
 
     tensor = _read_tensor(args.input, args.key)
-    data = api.compress_latents(tensor, args.quality, checkpoint=args.checkpoint, vae=args.vae)
+    data = api.compress_latents(tensor, **_choice(args))
     write_atomic(output, data, _verification(args, args.input, data) if args.verify else None)
     before = tensor.numel() * tensor.element_size()
     print(f"{output}: {len(data)} bytes, {before / len(data):.1f} times smaller than the tensor")

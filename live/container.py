@@ -33,6 +33,8 @@ TILES_TAG = 0x80
 """Section: the overlapping tiles of an autoencoder that looks at the whole picture (see ``live.tiles.Geometry``)."""
 MAX_PIXELS = 178_956_970
 """Largest width x height accepted unless the caller raises it: Pillow's own limit."""
+RATE_STEPS = 16
+"""Of a codec that holds several rates the quality byte is 1 + this times the quality, which then is a fraction."""
 LATENT_PIXELS = 64
 """Pixels that a latent position stands for in these limits (an autoencoder of f = 8)."""
 LEAST_SIDE = 64

@@ -10,6 +10,20 @@ import torch
 from torch import Tensor, nn
 
 
+class Sum(nn.Module):
+    """x + y, as a layer: what has no weights has an integer twin too (see ``priors.exact``)."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class Product(nn.Module):
+    """x * y, as a layer."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x * y
+
+
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
     """A convolution with zero padding that keeps the size (stride 1) or halves it (stride 2)."""
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)

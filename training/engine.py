@@ -41,7 +41,8 @@ class Schedule:
 
     patience: if above 0, no cosine: the rate falls to a tenth whenever that many validations bring no lower ``loss``.
     gain_lr: factor on the learning rate of the quantiser's log gains, which must travel further than weights do, and of
-    CompressAI's quantiles, which are fitted by a loss of their own and take no part in the clipping.
+    CompressAI's quantiles, which are fitted by a loss of their own and take no part in the clipping. clip: largest norm
+    of the gradient; a stage's ``discriminator`` is clipped by itself.
     bf16: run the autoencoder's convolutions in bfloat16 (autocast) where the processor has it; about 1.8 times as fast.
     """
 
@@ -93,9 +94,15 @@ class Engine:
         named = [(name, p) for name, p in stage.model.named_parameters() if p.requires_grad]
         quantiles = [p for name, p in named if name.endswith("quantiles")]
         gains = [p for name, p in named if name.endswith("log_gain")]
-        weights = [p for name, p in named if not name.endswith(("log_gain", "quantiles"))]
-        self.parameters, self.clipped = weights + gains + quantiles, weights + gains
-        groups = [{"params": weights, "factor": 1.0}, {"params": gains + quantiles, "factor": schedule.gain_lr}]
+        others = [(name, p) for name, p in named if not name.endswith(("log_gain", "quantiles"))]
+        adversary = [p for name, p in others if name.startswith("discriminator.")]
+        weights = [p for name, p in others if not name.startswith("discriminator.")]
+        self.parameters = weights + gains + quantiles + adversary
+        self.clipped = [part for part in (weights + gains, adversary) if part]
+        groups = [
+            {"params": weights + adversary, "factor": 1.0},
+            {"params": gains + quantiles, "factor": schedule.gain_lr},
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=schedule.lr, weight_decay=schedule.weight_decay)
         self.ema = {name: value.detach().clone() for name, value in stage.model.state_dict().items()}
         self.step = 0
@@ -149,12 +156,12 @@ class Engine:
         quantile_loss = self.stage.model.aux_loss() if hasattr(self.stage.model, "aux_loss") else 0.0
         (loss + quantile_loss).backward()
         self._average_gradients()
-        norm = nn.utils.clip_grad_norm_(self.clipped, self.schedule.clip)
-        if torch.isfinite(norm):
+        norms = torch.stack([nn.utils.clip_grad_norm_(part, self.schedule.clip) for part in self.clipped])
+        if torch.isfinite(norms).all():
             self.optimizer.step()
         self.step += 1
         self._update_ema()
-        return {"loss": loss.item(), "lr": rate, "grad_norm": norm.item(), **figures}
+        return {"loss": loss.item(), "lr": rate, "grad_norm": norms[0].item(), **figures}
 
     def _agree(self, loss: Tensor) -> Tensor:
         """The loss averaged over processes; and whoever was told to stop, all stop after this step."""

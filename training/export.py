@@ -2,6 +2,8 @@
 
 python -m training.export autoencoder --run runs/compact -o checkpoints/compact.safetensors --data DIR
 python -m training.export codec --run runs/plus-0.3 -o checkpoints/live_plus_q3.safetensors --quality 3
+python -m training.export vq --run runs/glc-1 -o stage1/glc_compact_vq.safetensors --data DIR
+python -m training.export glc --run runs/glc-3 --vae stage1/glc_compact_vq.safetensors -o stage3
 """
 
 from __future__ import annotations
@@ -14,20 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from live.artefact import write_artefact
+from live.artefact import read_artefact, write_artefact
 from live.checkpoints import export_codec
-from live.codecs import make_codec, without_derived
+from live.codecs import Glc, GlcConfig, make_codec, without_derived
 from live.command import Parser, run
 from live.config import parse
 from live.errors import InputError, ModelError
 from live.files import picture_files
 from live.latents import load_autoencoder
 from live.latents.base import identity_of
-from live.latents.compact import CONVENTION
-from live.latents.compact_net import CompactConfig, CompactNet
+from live.latents.compact import CompactAutoencoder, ExportedAutoencoder
+from live.latents.vq import VqAutoencoder
+from live.latents.vq_net import FACTOR
 from live.registry import rate_model_path
 
 from .data import Photos, is_validation
+
+VQ_NAME, VQ_FILE, GLC_FILE = "glc-compact", "glc_compact_vq.safetensors", "glc_compact.safetensors"
+Run = tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]
+"""A run's averaged weights, its configuration and what its card says."""
 
 
 def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], int, dict[str, float]]:
@@ -42,18 +49,49 @@ def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], int, dict
 
 
 @torch.no_grad()
-def export_autoencoder(folder: Path, output: Path, data: str) -> None:
-    """Write the autoencoder and, beside it, ``*_rate_model``: the entropy model and gains it was trained with."""
+def _export_net(folder: Path, output: Path, data: str, kind: type[ExportedAutoencoder], named: dict[str, str]) -> Run:
+    """Write the ``net`` of a run as an autoencoder, with the statistics of its latents on the held-out photos."""
     state, config, step, figures = load_run(folder)
-    net = CompactNet(parse(CompactConfig, config["model"]))
+    net = kind.network(parse(kind.sizes, config["model"]))
     weights = {k.removeprefix("net."): v.half() for k, v in state.items() if k.startswith("net.")}
     net.load_state_dict({k: v.float() for k, v in weights.items()})
     held_out = Photos([f for f in picture_files(data) if is_validation(f)], 256).middle(256)
     latents = torch.cat([net.encoder(pictures * 2 - 1) for pictures in held_out.split(8)])
     weights["latent_mean"], weights["latent_std"] = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     card = {"config": config, "steps": step, "data": _data_name(data), "validation": figures}
-    identity = identity_of(weights, CONVENTION)
-    write_artefact(output, weights, {"kind": "autoencoder", "model": config["model"], "identity": identity, **card})
+    identity = identity_of(weights, kind.convention)
+    full = {"kind": "autoencoder", "model": config["model"], "identity": identity, **named, **card}
+    write_artefact(output, weights, full)
+    return state, config, card
+
+
+def export_vq(folder: Path, output: Path, data: str) -> None:
+    """Write stage I's VQ autoencoder."""
+    _export_net(folder, output, data, VqAutoencoder, {"network": "vq"})
+
+
+def export_glc(folder: Path, output: Path, vae: str) -> None:
+    """Write a stage's codec into a folder and the VQ autoencoder beside it, with the decoder that stage III has moved."""
+    state, config, step, figures = load_run(folder)
+    tensors, card = read_artefact(vae, "autoencoder")
+    moved = {k: v.half() for k, v in state.items() if k.startswith("decoder.")}
+    if moved:
+        tensors |= moved
+        card |= {"stage": {"config": config, "steps": step, "validation": figures}}
+    card["identity"] = identity_of(tensors, VqAutoencoder.convention)
+    write_artefact(output / VQ_FILE, tensors, card)
+    codec = Glc(parse(GlcConfig, config["model"]))
+    codec.load_state_dict(
+        {k.removeprefix("codec."): v for k, v in state.items() if k.startswith("codec.")}, strict=False
+    )
+    named = {"quality": 0, "autoencoder": card["identity"], "autoencoder_name": VQ_NAME, "factor": FACTOR}
+    about = {"lambdas": config["lambdas"], "steps": step, "training": config, "validation": figures}
+    export_codec(codec, output / GLC_FILE, named | about)
+
+
+def export_autoencoder(folder: Path, output: Path, data: str) -> None:
+    """Write the autoencoder and, beside it, ``*_rate_model``: the entropy model and gains it was trained with."""
+    state, config, card = _export_net(folder, output, data, CompactAutoencoder, {})
     rate = {k: v.half() for k, v in without_derived(state).items() if k.startswith("hyper.")}
     rate["log_gain"] = state["log_gain"]
     rate["mu"] = torch.tensor(_levels(config["rate"]))
@@ -94,22 +132,25 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(prog="python -m training.export", description="Export a training run as released weights.")
     kinds = parser.add_subparsers(dest="kind", required=True, parser_class=Parser)
-    autoencoder = kinds.add_parser("autoencoder")
-    autoencoder.add_argument("--data", default=os.environ.get("LIVE_TRAIN"), help="photos, for the latent statistics")
-    codec = kinds.add_parser("codec")
-    codec.add_argument("--quality", type=int, required=True, help="1..255, the number users choose it by")
-    codec.add_argument("--vae", default="compact")
-    for each in (autoencoder, codec):
+    exported = [kinds.add_parser(kind) for kind in ("autoencoder", "vq", "codec", "glc")]
+    for each in exported:
         each.add_argument("--run", type=Path, required=True)
         each.add_argument("-o", "--output", type=Path, required=True)
+    for each in exported[:2]:
+        each.add_argument("--data", default=os.environ.get("LIVE_TRAIN"), help="photos, for the latent statistics")
+    exported[2].add_argument("--quality", type=int, required=True, help="1..255, the number users choose it by")
+    exported[2].add_argument("--vae", default="compact")
+    exported[3].add_argument("--vae", required=True, help="the exported VQ autoencoder that the run was made on")
     args = parser.parse_args(argv)
     if args.kind == "codec":
         export_run(args.run, args.output, args.quality, args.vae)
+    elif args.kind == "glc":
+        export_glc(args.run, args.output, args.vae)
     elif args.data:
-        export_autoencoder(args.run, args.output, args.data)
+        (export_vq if args.kind == "vq" else export_autoencoder)(args.run, args.output, args.data)
     else:
         raise InputError("give the folder of photos with --data or LIVE_TRAIN")
-    print(f"{args.output}: {args.output.stat().st_size} bytes")
+    print(f"{args.output}: written")
     return 0
 
 

@@ -9,12 +9,14 @@ import torch
 from ..config import parse
 from ..errors import ModelError
 from .base import LatentCodec
+from .glc import Glc, GlcConfig
 from .paper import LivePaper, PaperConfig
 from .plus import LivePlus, PlusConfig
 
 CODECS: dict[str, tuple[type, type]] = {
     LivePaper.name: (LivePaper, PaperConfig),  # id 1
     LivePlus.name: (LivePlus, PlusConfig),  # id 2
+    Glc.name: (Glc, GlcConfig),  # id 3
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..coder import Port
+from ..errors import InputError
 from ..priors.tables import Tables
 
 
@@ -71,6 +72,24 @@ class LatentCodec(ABC):
     @abstractmethod
     def build_tables(self) -> None:
         """Fill ``tables`` and ``units`` from the trained weights and densities. Done once, at export."""
+
+    @property
+    def highest(self) -> int | None:
+        """The highest quality of a codec that holds several rates, from 0 up, fractions too; None: it holds one rate."""
+        return None
+
+    def at(self, quality: float) -> LatentCodec:
+        """The codec, of several rates, at one of them (weights shared); InputError when it does not hold it."""
+        raise InputError(f"{self.name} holds one rate a checkpoint; choose another checkpoint instead of a quality")
+
+    def at_byte(self, byte: int) -> LatentCodec:
+        """The codec at the quality that a file states; DamagedFile when there is none such."""
+        return self
+
+    @property
+    def quality_byte(self) -> int:
+        """What a file states as its quality."""
+        return self.card.get("quality", 0)
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """The size that is coded: both rounded up to a multiple of ``stride``."""

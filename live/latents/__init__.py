@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..artefact import read_card
 from ..errors import InputError, ModelError
 from ..registry import embedded_dir
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """How a registered name is loaded. kind: "compact", "diffusers" or "taesd"; source: file, hub id or folder name."""
+    """How a registered name is loaded. kind: "embedded", "diffusers" or "taesd"; source: file, hub id or folder name."""
 
     kind: str
     source: str
@@ -25,7 +26,8 @@ class Entry:
 
 
 REGISTERED = {
-    "compact": Entry("compact", "compact.safetensors"),
+    "compact": Entry("embedded", "compact.safetensors"),
+    "glc-compact": Entry("embedded", "glc_compact_vq.safetensors"),
     "sd-vae-ft-mse": Entry("diffusers", "stabilityai/sd-vae-ft-mse"),
     # LIVE's reference feeds the same weights [0, 1]; its checkpoints depend on it.
     "sd-vae-ft-mse-01": Entry("diffusers", "stabilityai/sd-vae-ft-mse", input_range="0..1"),
@@ -49,7 +51,7 @@ def registered() -> list[tuple[str, str, str]]:
 def load_autoencoder(name: str, dtype: str = "float32") -> Autoencoder:
     """The autoencoder that ``name`` stands for, frozen, on the CPU.
 
-    name: a registered name; an existing ``.safetensors`` file of a compact autoencoder; an existing folder with a
+    name: a registered name; an existing ``.safetensors`` file of an exported autoencoder; an existing folder with a
     diffusers model (or a pipeline's ``vae``) or a TAESD pair of .pth files; or a hub id, "org/name" or
     "org/name/subfolder".
     A folder called like the source of a registered name below ``LIVE_VAE_DIR`` is used before the hub.
@@ -62,9 +64,9 @@ def load_autoencoder(name: str, dtype: str = "float32") -> Autoencoder:
     if path.is_dir():
         return _load_folder(path, name, dtype)
     if path.is_file() and path.suffix == ".safetensors":
-        return _load_compact(path, name, dtype)
+        return _load_exported(path, name, dtype)
     if path.is_file():
-        raise ModelError(f"{path} is not an autoencoder; give a .safetensors of compact, or the folder of the model")
+        raise ModelError(f"{path} is not an autoencoder; give an exported .safetensors, or the folder of the model")
     hub = _HUB_ID.fullmatch(name)
     if hub and path.suffix not in _FILE_SUFFIXES:
         from .diffusers import DiffusersAutoencoder
@@ -77,8 +79,8 @@ def load_autoencoder(name: str, dtype: str = "float32") -> Autoencoder:
 
 def _load_registered(name: str, dtype: str) -> Autoencoder:
     entry = REGISTERED[name]
-    if entry.kind == "compact":
-        return _load_compact(embedded_dir() / entry.source, name, dtype)
+    if entry.kind == "embedded":
+        return _load_exported(embedded_dir() / entry.source, name, dtype)
     root = os.environ.get("LIVE_VAE_DIR")
     local = Path(root) / entry.source.split("/")[-1] if root else None
     if entry.kind == "taesd":
@@ -107,16 +109,20 @@ def _load_folder(folder: Path, name: str, dtype: str) -> Autoencoder:
     raise ModelError(f"{folder} holds no autoencoder: neither config.json (diffusers) nor *_encoder.pth (TAESD)")
 
 
-def _load_compact(path: Path, name: str, dtype: str) -> Autoencoder:
-    from .compact import CompactAutoencoder
-
+def _load_exported(path: Path, name: str, dtype: str) -> Autoencoder:
     if str(dtype).removeprefix("torch.") != "float32":
         raise InputError(f"{name} runs in float32 only; leave the precision out")
+    if path.is_file() and read_card(path).get("network") == "vq":
+        from .vq import VqAutoencoder
+
+        return VqAutoencoder(path, name)
+    from .compact import CompactAutoencoder
+
     return CompactAutoencoder(path, name)
 
 
 def _describe(entry: Entry) -> str:
-    if entry.kind == "compact":
+    if entry.kind == "embedded":
         return f"embedded ({entry.source})"
     if entry.kind == "taesd":
         return f"$LIVE_VAE_DIR/{entry.source}"

@@ -1,11 +1,12 @@
-"""``compact``: the project's own autoencoder as a plug (see ``compact_net`` for the network, training/ for its making)."""
+"""The project's own autoencoders as plugs; ``compact`` (see ``compact_net`` for the network, training/ for its making)."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..artefact import read_artefact
 from ..config import parse
@@ -17,27 +18,33 @@ from .compact_net import FACTOR, CompactConfig, CompactNet
 CONVENTION = "compact-1: pictures [-1,1], scale 1, shift 0"
 
 
-class CompactAutoencoder(Autoencoder):
-    """Loads an exported ``compact`` artefact (fp16 weights, run in float32, channels_last)."""
+class ExportedAutoencoder(Autoencoder):
+    """An autoencoder that ``training`` exported (fp16 weights, run in float32, channels_last).
 
-    factor = FACTOR
+    convention: what the identity covers beside the weights; network, sizes: its module, with ``encoder`` and ``decoder``
+    between pictures in [-1, 1] and latents, and the dataclass that it is built from.
+    """
 
-    def __init__(self, path: str | Path, name: str = "compact"):
+    convention: ClassVar[str]
+    network: ClassVar[type[nn.Module]]
+    sizes: ClassVar[type]
+
+    def __init__(self, path: str | Path, name: str):
         tensors, card = read_artefact(path, "autoencoder")
         try:
-            config = parse(CompactConfig, card["model"])
+            config = parse(self.sizes, card["model"])
         except (KeyError, TypeError, ConfigError):
-            raise ModelError(f"{path} has no card of a compact autoencoder that this release reads") from None
+            raise ModelError(f"{path} has no card of an autoencoder that this release reads") from None
         self.name, self.channels, self.card = name, config.channels, card
-        self.identity, self.path = identity_of(tensors, CONVENTION), Path(path)
+        self.identity, self.path = identity_of(tensors, self.convention), Path(path)
         if self.identity != card.get("identity"):
             raise ModelError(f"{path} is damaged: its weights do not have the hash that its card states")
         try:
             self.statistics = Statistics(tensors.pop("latent_mean").float(), tensors.pop("latent_std").float())
-            self.net = CompactNet(config)
+            self.net = self.network(config)
             self.net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         except (KeyError, RuntimeError) as error:
-            raise ModelError(f"{path} does not hold a compact autoencoder: {str(error).splitlines()[0]}") from None
+            raise ModelError(f"{path} does not fit its card: {str(error).splitlines()[0]}") from None
         self.net.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
@@ -51,3 +58,11 @@ class CompactAutoencoder(Autoencoder):
 
     def networks(self) -> tuple[Network, Network]:
         return self.net.encoder, self.net.decoder
+
+
+class CompactAutoencoder(ExportedAutoencoder):
+    """``compact``: f = 8."""
+
+    factor = FACTOR
+    convention = CONVENTION
+    network, sizes = CompactNet, CompactConfig

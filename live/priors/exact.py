@@ -10,6 +10,7 @@ device can change it. Requantisation is a shift with rounding to nearest, halves
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
+from ..nets import Product, Sum
 
 FRACTION = 10
 UNIT = 1 << FRACTION
@@ -48,12 +50,13 @@ class ExactConv(nn.Module):
         self.register_buffer("weight", torch.floor(weight * 2.0**self.bits + 0.5))
         self.register_buffer("bias", torch.floor(bias.double() * 2.0 ** (self.bits + FRACTION) + 0.5))
         self.transposed = isinstance(layer, nn.ConvTranspose2d)
-        self.options = {"stride": layer.stride, "padding": layer.padding}
+        self.options = {"stride": layer.stride, "padding": layer.padding, "groups": layer.groups}
         if self.transposed:
             self.options["output_padding"] = layer.output_padding
         others = (0, 2, 3) if self.transposed else (1, 2, 3)
         bound = (self.weight.abs().sum(others) * LIMIT + self.bias.abs()).max().item()
-        if not bound < 2**52 or self.bits < 0 or layer.groups != 1 or layer.dilation != (1, 1):
+        grouped_wrongly = self.transposed and layer.groups != 1
+        if not bound < 2**52 or self.bits < 0 or grouped_wrongly or layer.dilation != (1, 1):
             raise ModelError("the weights of an entropy network are out of range for exact arithmetic")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,16 +66,51 @@ class ExactConv(nn.Module):
         return shift_right(sums, self.bits).clamp_(-LIMIT, LIMIT)
 
 
+class ExactLeakyReLU(nn.Module):
+    """x where it is positive, else x times the slope in units of 2^-15, rounded."""
+
+    def __init__(self, layer: nn.LeakyReLU):
+        super().__init__()
+        self.slope = math.floor(layer.negative_slope * (1 << WEIGHT_BITS) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x < 0, shift_right(x * self.slope, WEIGHT_BITS), x)
+
+
+class ExactSum(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x + y).clamp_(-LIMIT, LIMIT)
+
+
+class ExactProduct(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return shift_right(x * y, FRACTION).clamp_(-LIMIT, LIMIT)
+
+
 def exact(layers: Iterable[nn.Module]) -> nn.Sequential:
-    """The integer twin of layers (convolutions, ReLU, PixelShuffle, nested Sequentials) in their present weights."""
-    twins: list[nn.Module] = []
-    for layer in layers:
-        if isinstance(layer, nn.Sequential):
-            twins.append(exact(layer))
-        elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            twins.append(ExactConv(layer))
-        elif isinstance(layer, (nn.ReLU, nn.PixelShuffle)):
-            twins.append(layer)
-        else:
-            raise ModelError(f"an entropy network has a layer {type(layer).__name__} without an exact twin")
-    return nn.Sequential(*twins)
+    """The integer twin of layers in their present weights, one after the other."""
+    return nn.Sequential(*(exact_twin(layer) for layer in layers))
+
+
+def exact_twin(module: nn.Module) -> nn.Module:
+    """The integer twin of a network in its present weights: the same code, its layers exchanged for exact ones.
+
+    Known: convolutions, ReLU, LeakyReLU, PixelShuffle, ``nets.Sum`` and ``nets.Product``, and modules made of these alone,
+    whose own code only passes on, splits and concatenates. ModelError for any other layer.
+    """
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        return ExactConv(module)
+    if isinstance(module, nn.LeakyReLU):
+        return ExactLeakyReLU(module)
+    if isinstance(module, Sum):
+        return ExactSum()
+    if isinstance(module, Product):
+        return ExactProduct()
+    if isinstance(module, (nn.ReLU, nn.PixelShuffle)):
+        return module
+    children = dict(module.named_children())
+    if not (children or type(module) is nn.Sequential) or any(True for _ in module.parameters(recurse=False)):
+        raise ModelError(f"an entropy network has a layer {type(module).__name__} without an exact twin")
+    twin = copy.copy(module)
+    twin._modules = {name: exact_twin(child) for name, child in children.items()}
+    return twin

@@ -121,6 +121,12 @@ def factorized_tables(bottleneck: EntropyBottleneck) -> Tables:
     return _pack(rows, offsets)
 
 
+def categorical_tables(usage: torch.Tensor) -> Tables:
+    """How often each of K symbols is chosen, (K,) of any sum, as one row; what was never seen is still possible."""
+    shares = usage.double() + 0.05 / len(usage)
+    return _pack([(shares / shares.sum()).numpy()], [0])
+
+
 def _pack(rows: list[np.ndarray], offsets: list[int]) -> Tables:
     """Quantise probability rows to 16-bit frequencies (each at least 1), the missing mass becoming the escape."""
     sizes = np.array([len(row) + 2 for row in rows], np.int32)

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# GLC's three stages: the VQ autoencoder, transform coding in its latent, both together in pixels.
+#
+#     LIVE_TRAIN=PHOTOS scripts/train_glc.sh [CONFIGS]     CONFIGS/glc_stage1.yaml, 2 and 3; configs/ by default
+#
+# Everything goes to out/glc (LIVE_GLC: another folder): runs/ holds the training states, stage1/ to stage3/ what was
+# exported. What is there already is skipped and an interrupted training resumes: run the same command again to go on.
+# The released weights are stage3's: copy them to checkpoints/, or point LIVE_CHECKPOINTS there.
+set -euo pipefail
+for folder in LIVE_TRAIN LIVE_GLC; do # relative to where the user is
+    [ -z "${!folder:-}" ] || export "$folder=$(realpath -m "${!folder}")"
+done
+configs=$(realpath -m "${1:-$(dirname "${BASH_SOURCE[0]}")/../configs}")
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/env.sh
+: "${LIVE_TRAIN:?set LIVE_TRAIN to a folder of training photos}"
+out=${LIVE_GLC:-out/glc}
+vq=glc_compact_vq.safetensors codec=glc_compact.safetensors
+
+if [ ! -f "$out/stage1/$vq" ]; then
+    python -m training.train_vq --config "$configs/glc_stage1.yaml" --compact "${LIVE_CHECKPOINTS:-checkpoints}/compact.safetensors" --run "$out/runs/stage1"
+    python -m training.export vq --run "$out/runs/stage1" -o "$out/stage1/$vq"
+fi
+if [ ! -f "$out/stage2/$codec" ]; then
+    python -m training.train_glc --config "$configs/glc_stage2.yaml" --vae "$out/stage1/$vq" --run "$out/runs/stage2"
+    python -m training.export glc --run "$out/runs/stage2" --vae "$out/stage1/$vq" -o "$out/stage2"
+fi
+if [ ! -f "$out/stage3/$codec" ]; then
+    python -m training.train_glc --config "$configs/glc_stage3.yaml" --vae "$out/stage2/$vq" --init "$out/stage2/$codec" \
+        --aids "$out/runs/stage2" --run "$out/runs/stage3"
+    python -m training.export glc --run "$out/runs/stage3" --vae "$out/stage2/$vq" -o "$out/stage3"
+fi
+echo "$out/stage3: $vq and $codec"

@@ -1,0 +1,76 @@
+"""The adversary of perceptual decoders: a PatchGAN, the hinge loss and its adaptive weight.
+
+Sources: Isola et al. 2017 (PatchGAN), Lim and Ye 2017 (hinge), Esser et al. 2021 (VQGAN: the adaptive weight, clamped to 1 in
+GLC). Generator and discriminator learn in the same step: the generator's term sees the discriminator's weights as
+constants, the discriminator's sees the generator's pictures as constants, so that one backward pass serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class AdversaryConfig:
+    """weight: of the generator's term after it was balanced (0: no adversary); start: the step from which it counts, the
+    discriminator learning ``lead`` steps before; width: channels of the discriminator's first layer."""
+
+    weight: float = 0.0
+    start: int = 0
+    lead: int = 0
+    width: int = 64
+
+
+class PatchDiscriminator(nn.Module):
+    """Pictures (B, 3, H, W) in [0, 1] -> a score for every patch, (B, 1, h, w), of 70 px: 4 convolutions and the last."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        for factor, stride in ((2, 2), (4, 2), (8, 1)):
+            layers += [nn.Conv2d(width * factor // 2, width * factor, 4, stride, 1, bias=False)]
+            layers += [nn.GroupNorm(8, width * factor), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, 1, 1))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.layers(pictures * 2 - 1)
+
+
+def discriminator_loss(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """Hinge: mean of max(0, 1 - D(real)) and max(0, 1 + D(fake)); gradients for the discriminator alone."""
+    scores = discriminator(torch.cat([real, fake.detach()]))
+    real_scores, fake_scores = scores.chunk(2)
+    return 0.5 * (F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean())
+
+
+def generator_loss(discriminator: nn.Module, fake: Tensor) -> Tensor:
+    """-D(fake), mean; gradients for the pictures alone."""
+    constants = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
+    return -functional_call(discriminator, constants, (fake,)).mean()
+
+
+def with_adversary(
+    decoded: Tensor, distortion_of: Callable[[Tensor], dict[str, Tensor]], discriminator: nn.Module, weight: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The sum of ``distortion_of(decoded)`` and the generator's loss, differentiable, and all terms by name.
+
+    The generator's loss weighs ``weight`` times the norm of the distortion's gradient over that of its own, at most
+    ``weight``. Both are taken at the pictures (B, 3, H, W), one layer after the decoder's last weights, where VQGAN takes
+    them: so every gradient is computed once.
+    """
+    leaf = decoded.detach().requires_grad_()
+    terms = distortion_of(leaf)
+    value = sum(terms.values(), torch.zeros((), device=leaf.device))
+    (gradient,) = torch.autograd.grad(value, leaf)
+    adversarial = generator_loss(discriminator, leaf)
+    (of_adversary,) = torch.autograd.grad(adversarial, leaf)
+    balance = weight * (gradient.norm() / (of_adversary.norm() + 1e-8)).clamp(max=1.0)
+    terms["generator"] = balance * adversarial.detach()
+    linear = (decoded * (gradient + balance * of_adversary)).sum()
+    return value.detach() + terms["generator"] + linear - linear.detach(), terms

@@ -1,0 +1,179 @@
+"""Stage I of GLC: the VQ autoencoder, L1 + LPIPS + VQ + hinge GAN with adaptive weight.
+
+    python -m training.train_vq --config configs/glc_stage1.yaml --data DIR --run runs/glc-1 [--compact PATH | --init PATH]
+
+``--compact``: an exported ``compact`` that the autoencoder grows from; ``--init``: an exported one to take further.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from live.artefact import read_card
+from live.command import Parser, run
+from live.config import load_yaml, parse
+from live.errors import ConfigError, InputError
+from live.files import picture_files
+from live.latents import load_autoencoder
+from live.latents.compact import CompactAutoencoder
+from live.latents.vq import VqAutoencoder
+from live.latents.vq_net import VqConfig, VqNet
+
+from .adversarial import AdversaryConfig, PatchDiscriminator, discriminator_loss, with_adversary
+from .data import ALONE, Photos, Share, is_validation
+from .engine import Engine, Schedule
+from .losses import Phase, bfloat16, distortion_terms, phase_at, picture_figures
+
+VALIDATION_PHOTOS, VALIDATION_CROP = 24, 256
+COMPONENT_PHOTOS, COMPONENT_CROP = 256, 128
+
+
+@dataclass(frozen=True)
+class VqTrainConfig:
+    """Everything that ``train_vq`` reads. vq: weight of the quantiser's loss; init: identity of the weights that the run
+    starts from, from the command line."""
+
+    schedule: Schedule
+    phases: tuple[Phase, ...]
+    model: VqConfig = VqConfig()
+    adversary: AdversaryConfig = AdversaryConfig()
+    vq: float = 1.0
+    init: str = ""
+
+
+class VqTraining(nn.Module):
+    """What is trained: the autoencoder with its quantiser, and its adversary."""
+
+    def __init__(self, config: VqTrainConfig):
+        super().__init__()
+        self.net = VqNet(config.model)
+        self.discriminator = PatchDiscriminator(config.adversary.width)
+
+
+class VqStage:
+    """What the engine runs: the loss of a step and the validation figures."""
+
+    def __init__(self, config: VqTrainConfig, data: str | Path, compact: Path | None = None, init: Path | None = None):
+        files, largest = picture_files(data), max(phase.crop for phase in config.phases)
+        self.config, self.share = config, ALONE
+        self.train = Photos([f for f in files if not is_validation(f)], largest)
+        self.held_out = Photos([f for f in files if is_validation(f)], VALIDATION_CROP).middle(VALIDATION_CROP)
+        self.held_out = self.held_out[:VALIDATION_PHOTOS]
+        torch.manual_seed(config.schedule.seed)
+        self.model = VqTraining(config)
+        if compact:
+            self._grow_from(compact)
+        if init:
+            self.model.net.load_state_dict(_loaded(init, VqAutoencoder, config.model).net.state_dict())
+        self.model.to(memory_format=torch.channels_last)
+
+    def _grow_from(self, path: Path) -> None:
+        if self.config.model.published:
+            raise ConfigError("the published VQGAN has a shape of its own and cannot grow from compact; leave it out")
+        compact = _loaded(path, CompactAutoencoder, self.config.model.inner)
+        pictures, _ = self.train.batch(self.config.schedule.seed, 0, COMPONENT_PHOTOS, COMPONENT_CROP)
+        self.model.net.start_from(compact.net, [p * 2 - 1 for p in pictures.split(16)])
+
+    def place(self, share: Share) -> None:
+        self.share = share
+        self.model.to(share.device)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
+        config, phase = self.config, phase_at(self.config.phases, step)
+        pictures, files = self.train.batch(config.schedule.seed, step, phase.batch, phase.crop, self.share)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        with bfloat16(config.schedule.bf16, pictures.device):
+            latents = self.model.net.encoder(pictures * 2 - 1)
+        quantised, vq_loss, _ = self.model.net.quantiser(latents.float())
+        with bfloat16(config.schedule.bf16, pictures.device):
+            decoded = self.model.net.decoder(quantised)
+        loss, terms = adversarial_loss(
+            decoded.float() / 2 + 0.5,
+            pictures,
+            phase,
+            config.adversary,
+            step,
+            self.model.discriminator,
+            config.schedule,
+        )
+        figures = {"vq": vq_loss.item(), **{f"d_{k}": v.item() for k, v in terms.items()}}
+        return loss + config.vq * vq_loss, figures, files
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        self.model.eval()
+        used: set[int] = set()
+
+        def quantised(pictures: Tensor) -> tuple[Tensor, Tensor]:
+            latents, _, codes = self.model.net.quantiser(self.model.net.encoder(pictures * 2 - 1))
+            used.update(codes.flatten().tolist())
+            return self.model.net.decoder(latents) / 2 + 0.5, pictures.new_zeros(())
+
+        figures = picture_figures(quantised, self.held_out.to(self.share.device))
+        self.model.train()
+        return {"psnr": figures["psnr"], "alex": figures["alex"], "codes_used": float(len(used))}
+
+
+def adversarial_loss(
+    decoded: Tensor,
+    pictures: Tensor,
+    phase: Phase,
+    adversary: AdversaryConfig,
+    step: int,
+    discriminator: PatchDiscriminator,
+    schedule: Schedule,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The distortion of pictures in [0, 1] and, from its step on, what the adversary adds; all terms by name."""
+
+    def distortion_of(decoded: Tensor) -> dict[str, Tensor]:
+        return distortion_terms(decoded, pictures, phase, schedule.bf16)
+
+    if not adversary.weight:
+        terms = distortion_of(decoded)
+        return sum(terms.values(), decoded.new_zeros(())), terms
+    if step >= adversary.start:
+        loss, terms = with_adversary(decoded, distortion_of, discriminator, adversary.weight)
+    else:
+        terms = distortion_of(decoded)
+        loss = sum(terms.values(), decoded.new_zeros(()))
+        terms["generator"] = decoded.new_zeros(())
+    learns = step >= adversary.start - adversary.lead
+    terms["discriminator"] = discriminator_loss(discriminator, pictures, decoded) if learns else decoded.new_zeros(())
+    return loss + terms["discriminator"], terms
+
+
+def _loaded(path: Path, kind: type, sizes: object) -> VqAutoencoder | CompactAutoencoder:
+    """An exported autoencoder; ConfigError unless it is of the kind and the sizes that the configuration states."""
+    autoencoder = load_autoencoder(str(path))
+    if type(autoencoder) is not kind or parse(kind.sizes, autoencoder.card["model"]) != sizes:
+        raise ConfigError(f"{path} is of another kind or size than the configuration; it cannot be started from")
+    return autoencoder
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = Parser(prog="python -m training.train_vq", description="Train the VQ autoencoder of GLC (stage I).")
+    parser.add_argument("--config", default="configs/glc_stage1.yaml")
+    parser.add_argument("--data", default=os.environ.get("LIVE_TRAIN"), help="folder of photos (default: LIVE_TRAIN)")
+    parser.add_argument("--run", type=Path, required=True, help="run folder; an interrupted run there goes on")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--compact", type=Path, help="exported compact autoencoder to grow from")
+    start.add_argument("--init", type=Path, help="exported VQ autoencoder to take further")
+    args = parser.parse_args(argv)
+    if not args.data:
+        raise InputError("give a folder of photos with --data or LIVE_TRAIN")
+    values, given = load_yaml(args.config), args.compact or args.init
+    if given:
+        values["init"] = read_card(given).get("identity", "")
+    config = parse(VqTrainConfig, values)
+    stage = VqStage(config, args.data, args.compact, args.init)
+    return Engine(stage, config.schedule, args.run, config).run()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main, "run again to go on from the last state saved"))
