@@ -27,7 +27,7 @@ if [ ! -f "$out/stage2/$codec" ]; then
 fi
 if [ ! -f "$out/stage3/$codec" ]; then
     python -m training.train_glc --config "$configs/glc_stage3.yaml" --vae "$out/stage2/$vq" --init "$out/stage2/$codec" \
-        --aids "$out/runs/stage2" --run "$out/runs/stage3"
+        --aids "$out/runs/stage1" "$out/runs/stage2" --run "$out/runs/stage3"
     python -m training.export glc --run "$out/runs/stage3" --vae "$out/stage2/$vq" -o "$out/stage3"
 fi
 echo "$out/stage3: $vq and $codec"

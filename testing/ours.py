@@ -14,7 +14,7 @@ from torch import Tensor
 import live
 from live.api import DEFAULT_VAE
 from live.artefact import read_card
-from live.checkpoints import by_identity, embedded_checkpoints
+from live.checkpoints import by_identity, embedded_checkpoints, holds_rates
 from live.container import unpack
 from live.errors import InputError, ModelError
 from live.latents import load_autoencoder
@@ -67,8 +67,8 @@ def _autoencoder_name(checkpoint: Path) -> str | None:
     return read_card(checkpoint).get("autoencoder_name")
 
 
-def _compress(image: Image.Image, checkpoint: Path) -> bytes:
-    return live.compress(image, checkpoint=checkpoint, vae=_timed_autoencoder(checkpoint))
+def _compress(image: Image.Image, checkpoint: Path, quality: float | None = None) -> bytes:
+    return live.compress(image, quality, checkpoint=checkpoint, vae=_timed_autoencoder(checkpoint))
 
 
 def _decompress(data: bytes, checkpoint: Path | None) -> Image.Image:
@@ -78,7 +78,10 @@ def _decompress(data: bytes, checkpoint: Path | None) -> Image.Image:
 
 @dataclass(frozen=True)
 class Embedded(Anchor):
-    """A codec of ours with its embedded checkpoints; the setting is the quality."""
+    """A codec of ours with its embedded checkpoints; the setting is the quality.
+
+    Of a codec that holds several rates in one checkpoint: its anchors and the middles between them.
+    """
 
     name: str
     label: str
@@ -86,13 +89,18 @@ class Embedded(Anchor):
     container = HEADER_BYTES
 
     @property
-    def _paths(self) -> dict[int, Path]:
-        return {c.card["quality"]: c.path for c in embedded_checkpoints() if c.card["codec"] == self.name}
+    def _paths(self) -> dict[float, Path]:
+        paths: dict[float, Path] = {}
+        for path, card in ((c.path, c.card) for c in embedded_checkpoints() if c.card["codec"] == self.name):
+            if holds_rates(card):
+                return {half / 2: path for half in range(2 * card["config"]["rates"] - 1)}
+            paths[card["quality"]] = path
+        return paths
 
     @property
-    def settings(self) -> tuple[int, ...]:
+    def settings(self) -> tuple[float, ...]:
         if not self._paths:
-            raise ModelError(f"there are no embedded {self.name} checkpoints; train them with sweep_lambda.sh")
+            raise ModelError(f"there are no embedded {self.name} checkpoints; train them (see the README)")
         return tuple(self._paths)
 
     @property
@@ -100,8 +108,9 @@ class Embedded(Anchor):
         """The name of the autoencoder that it codes the latents of."""
         return _autoencoder_name(self._paths[self.settings[0]])
 
-    def encode(self, image: Image.Image, quality: int) -> bytes:
-        return _compress(image, self._paths[quality])
+    def encode(self, image: Image.Image, quality: float) -> bytes:
+        path = self._paths[quality]
+        return _compress(image, path, quality if holds_rates(read_card(path)) else None)
 
     def decode(self, data: bytes) -> Image.Image:
         return _decompress(data, None)
@@ -153,7 +162,11 @@ class Checkpoints(Anchor):
 
 OURS: dict[str, Anchor] = {
     codec.name: codec
-    for codec in (Embedded("live_plus", "LIVE+ (ours)"), Embedded("live_paper", "LIVE (as published)"))
+    for codec in (
+        Embedded("live_plus", "LIVE+ (ours)"),
+        Embedded("live_paper", "LIVE (as published)"),
+        Embedded("glc", "GLC (ours)"),
+    )
 }
 
 

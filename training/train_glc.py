@@ -1,20 +1,21 @@
 """Stages II and III of GLC: transform coding in the VQ autoencoder's latent, then joint training in pixels.
 
     python -m training.train_glc --config configs/glc_stage2.yaml --vae VQ --data DIR --run runs/glc-2 [--init CODEC]
-    python -m training.train_glc --config configs/glc_stage3.yaml --vae VQ --data DIR --run runs/glc-3 --init CODEC --aids RUN
+    python -m training.train_glc --config configs/glc_stage3.yaml --vae VQ --data DIR --run runs/glc-3 --init CODEC --aids RUNS
 
-The loss of a step, at a rate drawn for its batch, is bpp + lambda_rate * D, bpp counting the bits of a pixel:
+The loss of a step, at a rate drawn for its batch, is D + bpp / lambda_rate, bpp counting the bits of a pixel:
 
     II    D = latent_mse * MSE(decoded latents, latents) + code * CE(their codes)           the autoencoder stays frozen
     III   D = L1 + LPIPS (+ DISTS) + generator + code * CE                                  codec and decoder move
 
-The encoder and its codebook stay as stage I left them, so that the codes to predict keep their meaning. ``--aids``: an
-earlier stage's run, whose code predictor and discriminator (where it has them) this one goes on with.
+The encoder and its codebook stay as stage I left them, so that the codes to predict keep their meaning. ``--aids``:
+runs of earlier stages, whose code predictor and discriminator (where they have them) this one goes on with.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -84,7 +85,7 @@ class GlcStage:
         data: str | Path,
         autoencoder: VqAutoencoder,
         init: Path | None = None,
-        aids: Path | None = None,
+        aids: Sequence[Path] = (),
     ):
         if len(config.lambdas) != config.model.rates or config.model.channels != autoencoder.channels:
             raise ConfigError(
@@ -100,8 +101,8 @@ class GlcStage:
         self.model = GlcTraining(config, autoencoder, self.joint)
         if init:
             self._load_codec(init)
-        if aids:
-            self._load_aids(aids)
+        for folder in aids:
+            self._load_aids(folder)
         self.model.to(memory_format=torch.channels_last)
 
     def _load_codec(self, path: Path) -> None:
@@ -190,7 +191,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--vae", default="glc-compact", help="VQ autoencoder: name or exported file (%(default)s)")
     parser.add_argument("--run", type=Path, required=True, help="run folder; an interrupted run there goes on")
     parser.add_argument("--init", type=Path, help="exported codec to start from")
-    parser.add_argument("--aids", type=Path, help="run folder whose predictor and discriminator to go on with")
+    parser.add_argument(
+        "--aids", type=Path, nargs="+", default=[], help="run folders whose predictor and discriminator to go on with"
+    )
     args = parser.parse_args(argv)
     if not args.data:
         raise InputError("give a folder of photos with --data or LIVE_TRAIN")
