@@ -19,10 +19,14 @@ if [ ! -e out/kodak/points.csv ] && [ -e results/kodak.csv ]; then
 fi
 evaluate() { python -m testing.evaluate --data "$data" --out out/kodak "$@" >out/kodak/table.md; }
 evaluate --codecs live_plus
+evaluate --codecs glc --reference original
+python -m testing.glc --data "$data" --json >out/kodak/glc.json
 evaluate --codecs vvc,jpeg,jpeg444,webp,heif,avif,avif420,jxl --metrics psnr,ms_ssim,lpips_alex,dists --reference original
 evaluate --codecs vvc,jpeg,webp,heif --metrics psnr,lpips_alex --reference autoencoder
 python -m testing.comparison --data "$data" --bpp 0.15 --pictures kodim05.png,kodim23.png --out assets/side_by_side.jpg
+python -m testing.comparison --data "$data" --bpp 0.035 --codecs glc,heif,vvc --pictures kodim05.png,kodim23.png --out assets/side_by_side_glc.jpg
 python -m testing.results --points out/kodak/points.csv --out results/kodak.csv
 cp out/kodak/autoencoder.json results/kodak_autoencoder.json
+cp out/kodak/glc.json results/glc.json
 python -m testing.figures
 rm -r out/kodak # else retrained weights would keep the old ones' points
