@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 data=$(realpath "${LIVE_KODAK:-$live_root/kodak}")
 cd "$live_root"
 mkdir -p out/kodak results assets
-python -m live.metrics.weights
+python -m live.metrics.weights alex vgg dists
 if [ ! -s out/kodak/autoencoder.json ]; then
     python -m testing.autoencoder --vae compact --data "$data" --json >out/kodak/new
     mv out/kodak/new out/kodak/autoencoder.json

@@ -1,6 +1,6 @@
 """Weights of the metrics' networks: fetched once, hash-checked, converted to safetensors in the cache, then offline.
 
-``python -m live.metrics.weights`` fetches all of them.
+``python -m live.metrics.weights [NAME ...]`` fetches those of alex, vgg, dists and inception, all by default.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..command import run
-from ..errors import OutputError
+from ..command import Parser, run
+from ..errors import InputError, OutputError
 from ..files import write_atomic
 from ..registry import METRIC_WEIGHTS, cache_dir, fetch_member
 
@@ -105,11 +105,16 @@ _CONVERTERS: dict[str, Callable[[bytes], dict[str, Tensor]]] = {
 }
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Fetch what is missing; returns the exit code."""
-    for name in METRIC_WEIGHTS:
+    parser = Parser(prog="python -m live.metrics.weights", description="Fetch the metrics' weights.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(METRIC_WEIGHTS)}; default: all")
+    names = parser.parse_args(argv).names or list(METRIC_WEIGHTS)
+    if unknown := [name for name in names if name not in METRIC_WEIGHTS]:
+        raise InputError(f"there are no weights {unknown[0]}; choose from {', '.join(METRIC_WEIGHTS)}")
+    for name in names:
         metric_weights(name)
-    print(f"{', '.join(METRIC_WEIGHTS)}: ready in {cache_dir() / 'metrics'}")
+    print(f"{', '.join(names)}: ready in {cache_dir() / 'metrics'}")
     return 0
 
 
