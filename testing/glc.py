@@ -28,7 +28,8 @@ from live.errors import InputError
 from live.files import picture_files
 from live.media import read_picture
 from live.pictures import encode_picture
-from live.priors.fourpart import LEAST_STEP, FourPart
+from live.priors.exact import UNIT, to_fixed
+from live.priors.fourpart import LEAST_STEP, FourPart, Prediction
 from live.priors.hyper import MEAN_PRECISION, SCALE_LEVELS
 from live.priors.tables import Tables
 
@@ -57,21 +58,17 @@ class FloatFourPart:
 
     def __init__(self, model: FourPart):
         self.model = model
-        self.reduction = model.reduction
 
-    def common(self, z: Tensor) -> Tensor:
+    def first(self, z: Tensor) -> Prediction:
         assert self.model.categorical is not None
-        return self.model.fusion(self.model.h_s(self.model.categorical.entries(z[:, 0])))
-
-    def steps(self, common: Tensor) -> Tensor:
-        return common[:, : self.model.channels].clamp(min=LEAST_STEP)
-
-    def first(self, common: Tensor) -> tuple[Tensor, Tensor]:
-        return _rounded(common[:, self.model.channels :])
+        common = self.model.fusion(self.model.h_s(self.model.categorical.entries(z[:, 0])))
+        steps, rest = common[:, : self.model.channels], common[:, self.model.channels :]
+        reduced = to_fixed(self.model.reduction(common)).int()
+        return Prediction(steps.clamp(min=LEAST_STEP), *_rounded(rest), reduced)
 
     def later(self, number: int, u_hat: Tensor, reduced: Tensor) -> tuple[Tensor, Tensor]:
-        seen = self.model.adaptors[number - 1](torch.cat([u_hat.float() / MEAN_PRECISION, reduced], 1))
-        return _rounded(self.model.spatial(seen))
+        known = torch.cat([u_hat.float() / MEAN_PRECISION, reduced.float() / UNIT], 1)
+        return _rounded(self.model.spatial(self.model.adaptors[number - 1](known)))
 
 
 def _rounded(raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ of a gain per channel in their middle, one an anchor, and between anchors their 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -20,11 +21,20 @@ from ..container import RATE_STEPS
 from ..depthconv import gated_block
 from ..errors import DamagedFile, InputError, ModelError
 from ..nets import zero_init
-from ..priors.fourpart import HYPER_FACTOR, PASSES, Estimate, ExactFourPart, FourPart, put_quarter, quarter
+from ..priors.fourpart import (
+    HYPER_FACTOR,
+    PASSES,
+    Estimate,
+    ExactFourPart,
+    FourPart,
+    Prediction,
+    put_quarter,
+    quarter,
+)
 from ..priors.hyper import MEAN_PRECISION, scale_table
 from ..priors.tables import Tables, categorical_tables, factorized_tables, gaussian_tables
-from ..tiles import Tiled
-from .base import TILE, Coded, LatentCodec, channel_indices, flat
+from ..tiles import Box, Tiled, boxes, halo_of
+from .base import EXACT_TILE, TILE, Coded, LatentCodec, channel_indices, flat
 
 
 @dataclass(frozen=True)
@@ -118,20 +128,54 @@ class Glc(nn.Module, LatentCodec):
         return Coded(decoded, estimate.y_bits, estimate.z_bits)
 
     def walk(self, port: Port, height: int, width: int, latents: Tensor | None = None) -> Tensor:
-        exact = self._exact
         y = None if latents is None else self._tiled_g_a(latents)
         z = self._coded_z(port, height // HYPER_FACTOR, width // HYPER_FACTOR, y)
-        common = exact.common(z)
-        steps, reduced = exact.steps(common), exact.reduction(common)
-        u = None if y is None else y / steps
+        prediction = self._first(z)
+        u = None if y is None else y / prediction.steps
         u_hat = torch.zeros(1, self.channels, height, width, dtype=torch.int32)  # in units of 1 / MEAN_PRECISION
         for number in range(PASSES):
-            predicted = exact.later(number, u_hat, reduced) if number else exact.first(common)
-            means, rows = (quarter(part, number) for part in predicted)
+            if number:
+                self._predict_later(number, u_hat, prediction)
+            means, rows = quarter(prediction.means, number), quarter(prediction.rows, number)
             symbols = None if u is None else flat(quarter(u, number) - means / MEAN_PRECISION)
             coded = port.code(symbols, rows.flatten().numpy(), self.tables["y"])
             put_quarter(u_hat, number, torch.from_numpy(coded).reshape(means.shape) * MEAN_PRECISION + means)
-        return (u_hat.double() / MEAN_PRECISION).float() * steps
+        return (u_hat.double() / MEAN_PRECISION).float() * prediction.steps
+
+    def _first(self, z: Tensor) -> Prediction:
+        """What z's symbols say, tile by tile: the entropy networks' features are far larger than what they predict."""
+        rows, columns = z.shape[2:]
+        shape = (1, self.channels, rows * HYPER_FACTOR, columns * HYPER_FACTOR)
+        kinds = (torch.float32, torch.int32, torch.uint8, torch.int32)
+        whole = Prediction(*(torch.empty(shape, dtype=kind) for kind in kinds))
+        for box, wide in self._tiles(rows, columns, EXACT_TILE // HYPER_FACTOR, lambda: self._first_halo):
+            part = self._exact.first(wide.of(z))
+            for target, values in zip(whole, part, strict=True):
+                box.of(target, HYPER_FACTOR).copy_(box.within(wide).of(values, HYPER_FACTOR))
+        return whole
+
+    def _predict_later(self, number: int, u_hat: Tensor, prediction: Prediction) -> None:
+        """Replace means and rows by those of pass ``number``, given what is decoded so far."""
+        for box, wide in self._tiles(*u_hat.shape[2:], EXACT_TILE, lambda: self._later_halo):
+            part = self._exact.later(number, wide.of(u_hat), wide.of(prediction.reduced))
+            for target, values in zip((prediction.means, prediction.rows), part, strict=True):
+                box.of(target).copy_(box.within(wide).of(values))
+
+    def _tiles(self, rows: int, columns: int, core: int, halo: Callable[[], int]) -> Iterator[tuple[Box, Box]]:
+        """Tiles of at most core x core, each with what its network looks at around it."""
+        tiles = list(boxes(rows, columns, core))
+        for box in tiles:
+            yield box, box if len(tiles) == 1 else box.grown(halo(), rows, columns)
+
+    @cached_property
+    def _first_halo(self) -> int:
+        prior = self.prior  # in floating point, whose field of view is the twin's
+        return halo_of(lambda z_hat: prior.fusion(prior.h_s(z_hat)), self.channels, 1, HYPER_FACTOR) or 0
+
+    @cached_property
+    def _later_halo(self) -> int:
+        prior = self.prior
+        return halo_of(lambda seen: prior.spatial(prior.adaptors[0](seen)), 2 * self.channels, 1, 1) or 0
 
     def _coded_z(self, port: Port, rows: int, columns: int, y: Tensor | None) -> Tensor:
         """Pass z's symbols through the port: (1, 1, rows, columns) numbers of entries, or (1, N, rows, columns)."""

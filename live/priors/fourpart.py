@@ -73,6 +73,16 @@ class Estimate(NamedTuple):
     vq_loss: Tensor
 
 
+class Prediction(NamedTuple):
+    """Of y (1, N, h, w): quantisation steps, float32; means, int32 in units of 1 / ``MEAN_PRECISION``, and table rows, uint8, of
+    a pass; what the context networks see of z, int32 in fixed point."""
+
+    steps: Tensor
+    means: Tensor
+    rows: Tensor
+    reduced: Tensor
+
+
 class FourPart(nn.Module):
     """Entropy model of y (B, N, h, w), h and w multiples of 4, N of 4.
 
@@ -139,24 +149,20 @@ class ExactFourPart:
         self.adaptors = [exact_twin(adaptor) for adaptor in model.adaptors]
         self.spatial = exact_twin(model.spatial)
 
-    def common(self, z: Tensor) -> Tensor:
-        """z's symbols, (1, 1, h/4, w/4) numbers of entries or (1, N, h/4, w/4) -> (1, 3N, h, w) in fixed point."""
+    def first(self, z: Tensor) -> Prediction:
+        """z's symbols, (1, 1, h/4, w/4) numbers of entries or (1, N, h/4, w/4) -> what is known before y's first pass."""
         if self.codebook is None:
             z_hat = to_fixed(z)
         else:
             z_hat = self.codebook[z[:, 0].clamp(0, len(self.codebook) - 1)].permute(0, 3, 1, 2)
-        return self.fusion(self.h_s(z_hat))
-
-    def steps(self, common: Tensor) -> Tensor:
-        """Quantisation steps (1, N, h, w) float32."""
-        return (common[:, : self.channels].clamp(min=LEAST_STEP * UNIT) / UNIT).float()
-
-    def first(self, common: Tensor) -> tuple[Tensor, Tensor]:
-        """Means, int32 in units of 1 / ``MEAN_PRECISION``, and table rows, uint8, both (1, N, h, w): those of pass 0."""
-        return selected(common[:, self.channels :])
+        common = self.fusion(self.h_s(z_hat))
+        steps, rest = common[:, : self.channels], common[:, self.channels :]
+        return Prediction(
+            (steps.clamp(min=LEAST_STEP * UNIT) / UNIT).float(), *selected(rest), self.reduction(common).int()
+        )
 
     def later(self, number: int, u_hat: Tensor, reduced: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of pass ``number`` (1 to 3), given what is decoded, (1, N, h, w) in units of 1 / ``MEAN_PRECISION``, zero
-        where nothing is yet, and ``reduction(common)``."""
+        """Means and table rows of pass ``number`` (1 to 3), given what is decoded, (1, N, h, w) int32 in units of
+        1 / ``MEAN_PRECISION``, zero where nothing is yet, and the first prediction's ``reduced``."""
         known = (u_hat.double() * (UNIT // MEAN_PRECISION)).clamp_(-LIMIT, LIMIT)
-        return selected(self.spatial(self.adaptors[number - 1](torch.cat([known, reduced], 1))))
+        return selected(self.spatial(self.adaptors[number - 1](torch.cat([known, reduced.double()], 1))))
