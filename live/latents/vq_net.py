@@ -102,10 +102,6 @@ class _Decoder(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         return self.inner(nn.functional.pixel_shuffle(self.level(latents), 2))
 
-    @property
-    def last(self) -> nn.Module:
-        return self.inner.residual[-2]
-
 
 def _grown(config: VqConfig) -> tuple[nn.Module, nn.Module]:
     compact, four = CompactNet(config.inner), 4 * config.inner.channels
