@@ -156,7 +156,8 @@ class Engine:
         quantile_loss = self.stage.model.aux_loss() if hasattr(self.stage.model, "aux_loss") else 0.0
         (loss + quantile_loss).backward()
         self._average_gradients()
-        norms = torch.stack([nn.utils.clip_grad_norm_(part, self.schedule.clip) for part in self.clipped])
+        norms = [nn.utils.clip_grad_norm_(part, self.schedule.clip) for part in self.clipped]
+        norms = torch.stack([norm.to(loss.device) for norm in norms])  # without gradients it lies on the CPU
         if torch.isfinite(norms).all():
             self.optimizer.step()
         self.step += 1
