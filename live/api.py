@@ -26,6 +26,8 @@ from .registry import embedded_dir
 from .tiles import Geometry
 
 DEFAULT_VAE = "compact"
+LARGEST_LATENT = 2.0**30
+"""A file of larger ones (or of NaN), which its symbols can be forged to make, is refused: an autoencoder would overflow."""
 
 
 def compress(
@@ -235,6 +237,8 @@ def _read_latents(file: LiveFile, codec: LatentCodec, height: int, width: int) -
             "the file decoded differently than it was encoded (symbol checksum); "
             "the file is whole, so report this with the output of: live info"
         )
+    if not (latents.abs() <= LARGEST_LATENT).all():
+        raise DamagedFile("the file is damaged: its latents are out of all bounds")
     return latents
 
 

@@ -34,7 +34,8 @@ GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 SHARES = {"container": 0.4, "coder": 0.25, "codec": 0.35}
 SECONDS, MEMORY = 20.0, 2 << 30
 """Limits of one trial: seconds of CPU time, and bytes beyond the loaded models."""
-SAME, OTHER_FILE, OTHER_CLAIM = "identical", "another valid file", "same symbols, another size or model"
+SAME, OTHER_FILE = "identical", "another valid file"
+OTHER_CLAIM = "same symbols, another size, quality or model"
 SILENT = "silently wrong"
 FAILURES = (CRASH, HANG, NO_MEMORY, SILENT)
 
@@ -86,9 +87,9 @@ class Coder(_Trial):
     def prepare(self) -> None:
         super().prepare()
         use_golden_models()
-        from live.checkpoints import load_codec
+        from live.checkpoints import embedded_checkpoints, load_codec
 
-        codecs = [load_codec(path) for path in sorted(GOLDEN.glob("live_*.safetensors"))]
+        codecs = [load_codec(checkpoint.path) for checkpoint in embedded_checkpoints()]
         self.tables = [tables for codec in codecs for tables in codec.tables.values()]
 
     def attempt(self) -> str:
@@ -157,7 +158,7 @@ class Codec(_Trial):
         if forged:
             return OTHER_FILE
         file = unpack(data)
-        claims, original = ((f.width, f.height, f.model) for f in (file, self.fields[name]))
+        claims, original = ((f.width, f.height, f.quality, f.model) for f in (file, self.fields[name]))
         if symbols_of(file)[0] == self.symbols[name] and claims != original:
             return OTHER_CLAIM
         return OTHER_FILE if data in self.files.values() else SILENT

@@ -21,6 +21,7 @@ from live.latents.compact_net import CompactConfig, CompactNet, patch_components
 from live.latents.vq import VqAutoencoder
 from live.latents.vq_net import VqConfig, VqNet
 from live.media import to_tensor
+from training.data import is_validation
 
 SMALL_NET = {
     "channels": 4, "encoder_widths": [8, 8], "encoder_blocks": [1, 1], "decoder_widths": [8, 8], "decoder_blocks": [1, 1],
@@ -144,3 +145,16 @@ def glc_live(glc_models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make them the embedded ones for a test."""
     monkeypatch.setenv("LIVE_CHECKPOINTS", str(glc_models))
     return glc_models
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of photos to train on: six and two held out."""
+    folder = tmp_path_factory.mktemp("photos")
+    names = [f"{i}.png" for i in range(60)]
+    held_out = [name for name in names if is_validation(Path(name))][:2]
+    training = [name for name in names if not is_validation(Path(name))][:6]
+    assert held_out
+    for seed, name in enumerate(held_out + training):
+        photo(288, 272, seed).save(folder / name)
+    return folder

@@ -282,3 +282,19 @@ def test_later_passes_see_what_was_decoded(codec):
 def test_impossible_sizes_are_refused(sizes):
     with pytest.raises(ConfigError, match=f"^{next(iter(sizes))} must be"):
         make_codec("glc", sizes)
+
+
+def test_latents_out_of_all_bounds_are_refused_both_ways(glc_live, codec, monkeypatch):
+    """The transforms multiply what they are given: of forged symbols they can make infinities, which no picture may show."""
+    with pytest.raises(InputError, match="far outside"):
+        live.compress_latents(torch.full((8, 8, 8), 1e12), 1, codec="glc")
+    code = Write.code
+
+    def forged(self, symbols, indices, tables):
+        return code(self, np.full(len(symbols), 1 << 14) if tables is codec.tables["y"] else symbols, indices, tables)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Write, "code", forged)
+        hostile = live.compress(photo(70, 50), 0, codec="glc")
+    with pytest.raises(DamagedFile, match="out of all bounds"):
+        live.decompress(hostile)

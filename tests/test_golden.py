@@ -1,7 +1,7 @@
 """Golden files: made once with small models that lie beside them, decoded for ever.
 
-``LIVE_REGENERATE_GOLDEN=1 pytest tests/test_golden.py`` makes those of the arithmetic that is exported today anew, which
-only a new format version may ask for.
+``LIVE_REGENERATE_GOLDEN=NAME pytest tests/test_golden.py`` makes those of an arithmetic or codec that is exported today
+anew (``int24``, ``glc``), which only a new format version may ask for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_PLUS, perturb, photo
+from conftest import SMALL_PLUS, export_small_glc, export_small_vq, perturb, photo
 
 import live
 from live.artefact import read_card
@@ -36,36 +36,53 @@ FILES = {  # name: (checkpoint, picture's width and height, or None for latents)
     "paper_latents": ("live_paper", None),
     "int24_45x70": ("live_plus_int24", (45, 70)),
     "int24_latents": ("live_plus_int24", None),
+    "glc_45x70": ("glc_categorical", (45, 70)),
+    "glc_latents": ("glc_categorical", None),
+    "glc_factorised_70x33": ("glc_factorised", (70, 33)),
 }
 
 
-def regenerate() -> None:
+def regenerate(name: str) -> None:
     """Only what the present exporter makes anew: files of the first arithmetic (the others) are never made again."""
+    if name == "glc":
+        export_small_vq(GOLDEN)
+        for codebook, checkpoint in ((16, "glc_categorical"), (0, "glc_factorised")):
+            export_small_glc(GOLDEN, codebook, checkpoint)
+        made = {"glc_45x70": 1.5, "glc_latents": 3, "glc_factorised_70x33": 2}
+    else:
+        assert name == "int24"
+        export_int24()
+        made = {"int24_45x70": None, "int24_latents": None}
+    expected = json.loads(EXPECTED.read_text())
+    for file, quality in made.items():
+        checkpoint, size = FILES[file]
+        options = {"quality": quality, "checkpoint": GOLDEN / f"{checkpoint}.safetensors"}
+        if size:
+            data = live.compress(photo(*size, seed=9), **options)
+        else:
+            channels = load_codec(options["checkpoint"]).channels
+            latents = torch.randn(1, channels, 9, 11, generator=torch.Generator().manual_seed(10))
+            data = live.compress_latents(latents, **options)
+        (GOLDEN / f"{file}.live").write_bytes(data)
+        expected[file] = facts(file, data)
+    EXPECTED.write_text(json.dumps(expected, indent=1) + "\n")
+
+
+def export_int24() -> None:
     torch.manual_seed(2)
     codec = LivePlus(SMALL_PLUS, Statistics(torch.zeros(4), torch.ones(4)), 0.2)
     perturb(codec, 2)
     identity = read_card(GOLDEN / "compact.safetensors")["identity"]
     card = {"quality": 3, "autoencoder": identity, "autoencoder_name": "compact", "factor": 8}
-    path = GOLDEN / "live_plus_int24.safetensors"
-    export_codec(codec, path, card)
-    expected = json.loads(EXPECTED.read_text())
-    for name in ("int24_45x70", "int24_latents"):
-        size = FILES[name][1]
-        if size:
-            data = live.compress(photo(*size, seed=9), checkpoint=path)
-        else:
-            latents = torch.randn(1, 4, 9, 11, generator=torch.Generator().manual_seed(10))
-            data = live.compress_latents(latents, checkpoint=path)
-        (GOLDEN / f"{name}.live").write_bytes(data)
-        expected[name] = facts(name, data)
-    EXPECTED.write_text(json.dumps(expected, indent=1) + "\n")
+    export_codec(codec, GOLDEN / "live_plus_int24.safetensors", card)
 
 
 def facts(name: str, data: bytes) -> dict[str, object]:
     """What must not change: the symbols to the last one; the picture up to the rounding of floating point."""
     checkpoint, size = FILES[name]
     codec, file = load_codec(GOLDEN / f"{checkpoint}.safetensors"), unpack(data)
-    height, width = (-(-side // 8) for side in (size[1], size[0])) if size else (file.height, file.width)
+    factor = codec.card["factor"] if size else 1
+    height, width = (-(-side // factor) for side in (file.height, file.width))
     seen = []
 
     class Recording(Read):
@@ -86,8 +103,8 @@ def facts(name: str, data: bytes) -> dict[str, object]:
 @pytest.fixture(autouse=True)
 def golden_models(monkeypatch):
     monkeypatch.setenv("LIVE_CHECKPOINTS", str(GOLDEN))
-    if os.environ.get("LIVE_REGENERATE_GOLDEN"):
-        regenerate()
+    if name := os.environ.get("LIVE_REGENERATE_GOLDEN"):
+        regenerate(name)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -104,4 +121,5 @@ def test_golden_files_decode(name):
         if not name.startswith("paper"):  # the small live_paper is untrained: its picture is noise
             assert psnr(to_tensor(picture), to_tensor(photo(*picture.size, seed=9))).item() > 12
     else:
-        assert live.decompress_latents(data).shape == (1, 4, 9, 11)
+        channels = load_codec(GOLDEN / f"{FILES[name][0]}.safetensors").channels
+        assert live.decompress_latents(data).shape == (1, channels, 9, 11)

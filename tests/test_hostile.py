@@ -28,7 +28,7 @@ from testing.mutations import rechecked
 
 ROOT = GOLDEN.parent.parent
 NAMED = (NotLiveFile, NewerFormat, UnknownModel, DamagedFile, DecodeMismatch)
-SMALL = ("plus_q1_33x17", "plus_q2_64x48", "paper_50x70")
+SMALL = ("plus_q1_33x17", "plus_q2_64x48", "paper_50x70", "glc_45x70", "glc_factorised_70x33")
 QUICK = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
@@ -59,13 +59,14 @@ def test_every_bit_flip_and_every_truncation_is_named(name):
             live.decompress(data[:length])
 
 
-def test_every_bit_flip_under_a_right_checksum():
+@pytest.mark.parametrize(("name", "stride"), [("plus_q1_33x17", 1), ("glc_45x70", 7)])
+def test_bit_flips_under_a_right_checksum(name, stride):
     """Every layer behind the checksum is reached. What still decodes has the very symbols, and unless it claims another
-    size, which the file's checksum alone covers, it is the very picture."""
-    data = golden("plus_q1_33x17")
+    size or quality, which the file's checksum alone covers, it is the very picture."""
+    data = golden(name)
     original, picture = unpack(data), live.decompress(data).tobytes()
-    symbols, refused = fuzz.symbols_of(original)[0], set()
-    for bit in range(8 * (len(data) - 4)):
+    symbols, refused, claims = fuzz.symbols_of(original)[0], set(), 0
+    for bit in range(0, 8 * (len(data) - 4), stride):
         altered = rechecked(flipped(data, bit))
         try:
             decoded = live.decompress(altered)
@@ -75,8 +76,11 @@ def test_every_bit_flip_under_a_right_checksum():
         file = unpack(altered)
         assert fuzz.symbols_of(file)[0] == symbols
         assert decoded.size == (file.width, file.height)
-        assert decoded.size != (original.width, original.height) or decoded.tobytes() == picture
-    assert set(NAMED) <= refused
+        if (file.width, file.height, file.quality) == (original.width, original.height, original.quality):
+            assert decoded.tobytes() == picture
+        else:
+            claims += 1
+    assert set(NAMED) <= refused and claims < 0.05 * 8 * len(data) / stride
 
 
 def hostile(**fields: object) -> bytes:
@@ -196,7 +200,10 @@ def test_the_codec_on_any_stream(name, width, height, stream, crc):
     with pytest.raises((DamagedFile, DecodeMismatch)):
         live.decompress(pack(LiveFile(**(vars(file) | {"symbols_crc": crc}))))
     forged = LiveFile(**(vars(file) | {"symbols_crc": fuzz.symbols_of(file)[1]}))  # as far as the pixels
-    assert live.decompress(pack(forged)).size == (width, height)
+    try:
+        assert live.decompress(pack(forged)).size == (width, height)
+    except DamagedFile as error:  # glc's transform multiplies what it is given
+        assert "latents are out of all bounds" in str(error) and name.startswith("glc")
 
 
 @pytest.mark.parametrize("count", range(FEWEST + 2))

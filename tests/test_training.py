@@ -20,7 +20,7 @@ from live.checkpoints import load_codec
 from live.config import load_yaml, parse
 from live.errors import ConfigError
 from training import export, train_autoencoder, train_codec
-from training.data import Photos, is_validation
+from training.data import Photos
 from training.engine import Engine, Schedule, TrainingDiverged
 from training.train_autoencoder import AutoencoderConfig, CompressibleAutoencoder
 
@@ -36,18 +36,6 @@ schedule: {steps: 4, warmup: 2, validate_every: 4, lr: 1e-3}
 phases: [{start: 0, batch: 2, crop: 32, alex: 0.0, mse: 1.0}]
 model: {channels: 4, width: 8, z_channels: 4, analysis_width: 8, synthesis_width: 8}
 """
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    names = [f"{i}.png" for i in range(60)]
-    held_out = [name for name in names if is_validation(Path(name))][:2]
-    training = [name for name in names if not is_validation(Path(name))][:6]
-    assert held_out
-    for seed, name in enumerate(held_out + training):
-        photo(288, 272, seed).save(folder / name)
-    return folder
 
 
 class Quadratic:

@@ -44,20 +44,21 @@ class ExactConv(nn.Module):
 
     def __init__(self, layer: nn.Conv2d | nn.ConvTranspose2d):
         super().__init__()
+        self.transposed = isinstance(layer, nn.ConvTranspose2d)
+        if (self.transposed and layer.groups != 1) or layer.dilation != (1, 1) or layer.padding_mode != "zeros":
+            raise ModelError(f"an entropy network has a layer {layer} without an exact twin")
         weight = layer.weight.detach().double()
         largest = weight.abs().max().item()
         self.bits = min(40, WEIGHT_BITS - math.frexp(largest)[1]) if largest else 0
         bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
         self.register_buffer("weight", torch.floor(weight * 2.0**self.bits + 0.5))
         self.register_buffer("bias", torch.floor(bias.double() * 2.0 ** (self.bits + FRACTION) + 0.5))
-        self.transposed = isinstance(layer, nn.ConvTranspose2d)
         self.options = {"stride": layer.stride, "padding": layer.padding, "groups": layer.groups}
         if self.transposed:
             self.options["output_padding"] = layer.output_padding
         others = (0, 2, 3) if self.transposed else (1, 2, 3)
         bound = (self.weight.abs().sum(others) * LIMIT + self.bias.abs()).max().item()
-        grouped_wrongly = self.transposed and layer.groups != 1
-        if not bound < 2**52 or self.bits < 0 or grouped_wrongly or layer.dilation != (1, 1):
+        if not bound < 2**52 or self.bits < 0:
             raise ModelError("the weights of an entropy network are out of range for exact arithmetic")
 
     def forward(self, x: Tensor) -> Tensor:
