@@ -25,6 +25,10 @@ from .registry import embedded_dir
 from .tiles import Geometry
 
 DEFAULT_VAE = "compact"
+MISMATCH = (
+    "the file decoded differently than it was encoded (symbol checksum); "
+    "the file is whole, so report this with the output of: live info"
+)
 
 
 def compress(
@@ -214,10 +218,7 @@ def _read_latents(file: LiveFile, codec: LatentCodec, height: int, width: int) -
     port: Port = Read(file.stream, codec.symbol_count(*codec.padded(height, width)))
     latents = codec.decode(port, height, width)
     if port.crc != file.symbols_crc:
-        raise DecodeMismatch(
-            "the file decoded differently than it was encoded (symbol checksum); "
-            "the file is whole, so report this with the output of: live info"
-        )
+        raise DecodeMismatch(MISMATCH)
     return latents
 
 
