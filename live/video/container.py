@@ -126,7 +126,7 @@ class ClipReader:
                     raise
                 following, place = self._behind_damage(index, number, place)
                 yield from (Frame(lost, False, None, 0, 0, 0) for lost in range(number, following))
-                number, since = following, self.header.intra_period
+                number, since = following, 0
                 continue
             if isinstance(frame, int):
                 place = frame
@@ -163,7 +163,7 @@ class ClipReader:
         record = self._read(place, head + length)
         if zlib.crc32(record, _seed(self._header_crc, number)) != crc:
             raise DamagedFile(f"{where} does not have its checksum")
-        if tag == PREDICTED and since > self.header.intra_period:
+        if tag == PREDICTED and since >= self.header.intra_period:
             raise DamagedFile(f"{where} is not an intra frame and should be")
         if tag == INTRA:
             clip = self.header.properties
@@ -192,7 +192,8 @@ class ClipReader:
     def _behind_damage(self, index: Iterator[tuple[int, int]], number: int, place: int) -> tuple[int, int]:
         """The number and the place of the next frame that may be whole; of the end, when there is none."""
         if self.count is not None:
-            return next((entry for entry in index if number < entry[0] < self.count), (self.count, self._end))
+            further = (e for e in index if number < e[0] < self.count and place < e[1] < self._end)
+            return next(further, (self.count, self._end))
         try:
             _, head, length = self._head(place, "")
             self._record(place + head + length + 4, number + 1, 0)

@@ -29,6 +29,8 @@ from .source import ZIMG_NAMES, range_name
 CRF = 14
 """x264's constant quality: no difference is seen, at several times the size of an ordinary film."""
 FILE_KINDS = (".mp4", ".y4m")
+MAX_ASPECT = 65535
+"""Of an aspect's parts in H.264; larger ones come as near as they can."""
 _MP4 = ["-movflags", "+faststart", "-f", "mp4"]
 
 
@@ -107,7 +109,7 @@ def _arguments(path: Path, output: Path, properties: Properties, lossless: bool)
         odd = properties.width % 2 or properties.height % 2
         filters = _to_yuv(properties, "yuv444p" if odd else "yuv420p")
         kind = [*_MP4, "-c:v", "libx264", "-crf", str(CRF)]
-    aspect = f"setsar={properties.aspect.numerator}/{properties.aspect.denominator}"
+    aspect = f"setsar={properties.aspect.numerator}/{properties.aspect.denominator}:max={MAX_ASPECT}"
     return [*raw, "-vf", f"{filters},{aspect}", *kind, "-y", f"file:{path}"]
 
 

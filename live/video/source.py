@@ -161,7 +161,7 @@ class FileSource(Source):
 
     def _input(self) -> list[str]:
         # "file:", so that no name is taken for a protocol.
-        return ["-xerror", *_LOCAL, "-i", f"file:{self._path}", "-fps_mode", "passthrough"]
+        return [*_LOCAL, "-i", f"file:{self._path}", "-fps_mode", "passthrough"]
 
     def _hear_properties(self, line: str) -> None:
         for name, pattern in (("rate", _RATE), ("frame", _FRAME), ("colour", _COLOUR)):
@@ -203,7 +203,7 @@ class FileSource(Source):
     def frames(self) -> Iterator[Image.Image]:
         size = (self.properties.width, self.properties.height)
         length, last = 3 * size[0] * size[1], b""
-        arguments = [*self._input(), *self._filters(), "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
+        arguments = ["-xerror", *self._input(), *self._filters(), "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
         with Ffmpeg(arguments, reads=True, hear=self._hear_ending) as ffmpeg:
             while len(last := ffmpeg.process.stdout.read(length)) == length:
                 yield Image.frombytes("RGB", size, last)
