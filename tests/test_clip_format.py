@@ -10,14 +10,18 @@ import zlib
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from live.container import LiveFile, pack, unpack, varint
-from live.errors import DamagedFile, InputError, NewerFormat, NotLiveFile
+from live.errors import DamagedFile, InputError, LiveError, NewerFormat, NotLiveFile
 from live.video.container import ClipReader, ClipWriter
 from live.video.header import ClipHeader
 from live.video.properties import Colour, Properties
+from testing.mutations import mutate
 
 CLIP = Properties(65, 49, Fraction(30000, 1001), Fraction(32, 27), Colour(5, True, 9, 16))
 HEADER = ClipHeader(2, bytes(range(8)), b"abcd", 3, CLIP, intra_period=4, sections={7: b"note"})
@@ -217,6 +221,27 @@ def test_sections_that_are_not_known():
         reader(with_section(200)).check()
     with pytest.raises(NewerFormat, match="section 200"):
         reader(written(replace(HEADER, sections={200: b"later"})))
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32), st.booleans())
+def test_altered_files_are_refused_and_salvage_ends(seed, right_checksum):
+    """Damage by the fuzzer's means. With the last record's checksum right again, what it says is false."""
+    data = written()
+    altered = mutate(data, Random(seed))
+    if right_checksum and len(altered) > 60:
+        altered = altered[:-4] + record(HEADER, 10, 0, altered[-13:-4])[-4:]
+    try:
+        reader(altered).check()
+        assert altered == data
+    except LiveError:
+        pass
+    try:
+        found = list(reader(altered, salvage=True).frames())
+    except LiveError:
+        return
+    assert len(found) <= len(altered) // 10
+    assert all(frame.stream in (None, STREAMS[frame.number]) for frame in found[:10])
 
 
 def test_pictures_and_clips_are_told_apart():

@@ -279,7 +279,7 @@ def test_pictures_in_a_row_are_a_clip():
 
 
 def test_rates_in_words():
-    assert parse_rate("30000/1001") == RATE and parse_rate("29.97") == Fraction(2997, 100)
+    assert parse_rate("30000/1001") == RATE and parse_rate(29.97) == parse_rate("29.97") == Fraction(2997, 100)
     for text in ("fast", "0", "-25", "1/0", "1e99", ""):
         with pytest.raises(InputError, match="frame rate"):
             parse_rate(text)

@@ -57,7 +57,7 @@ def compress_clip(
     codec: str | None = None,
     checkpoint: str | Path | None = None,
     vae: str | Autoencoder | None = None,
-    fps: Fraction | str | int | None = None,
+    fps: Fraction | str | float | None = None,
     alpha: str | None = None,
     max_pixels: int = MAX_PIXELS,
     verify: bool = False,
@@ -186,9 +186,8 @@ class ClipFrames(Iterator[Image.Image]):
         """What salvage found, in sentences, complete once the frames were read."""
         notes = []
         if self.lost:
-            notes.append(
-                f"{self.lost} frames are lost, the first of them {self._first_lost}; others stand in their places"
-            )
+            which = f"{self.lost}, the first is {self._first_lost}"
+            notes.append(f"lost frames: {which}; the nearest good one before stands in the place of each")
         if self.count is None:
             notes.append("the end of the file is lost, and with it how many frames there were")
         return notes

@@ -87,13 +87,17 @@ class _Encoder(Sink):
             self._ffmpeg.process.stdin.write(frame.tobytes())
         except BrokenPipeError:
             self.finish()
+            raise self._refusal() from None
 
     def finish(self) -> None:
         """Wait for the last frame; OutputError in ffmpeg's words when not every one was written."""
         with suppress(BrokenPipeError):  # its exit code says the same
             self._ffmpeg.process.stdin.close()
-        if self._ffmpeg.wait() or self._ffmpeg.failure:
-            raise OutputError(f"cannot write {self._output}: {self._ffmpeg.failure or 'ffmpeg ended early'}")
+        if self._ffmpeg.wait():
+            raise self._refusal()
+
+    def _refusal(self) -> OutputError:
+        return OutputError(f"cannot write {self._output}: {self._ffmpeg.failure or 'ffmpeg ended early'}")
 
 
 def _arguments(path: Path, output: Path, properties: Properties, lossless: bool) -> list[str]:

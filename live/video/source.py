@@ -57,7 +57,7 @@ class Source(ABC):
 
 
 def open_source(
-    source: Any, fps: Fraction | str | int | None = None, alpha: str | None = None, max_pixels: int = MAX_PIXELS
+    source: Any, fps: Fraction | str | float | None = None, alpha: str | None = None, max_pixels: int = MAX_PIXELS
 ) -> Source:
     """Whatever is a clip, as a Source; InputError in words for what is not.
 
@@ -85,11 +85,11 @@ def open_source(
     return opened
 
 
-def parse_rate(fps: Fraction | str | int) -> Fraction:
-    """Frames a second as a fraction: 25, "29.97", "30000/1001"; InputError when it is none, or not positive."""
+def parse_rate(fps: Fraction | str | float) -> Fraction:
+    """Frames a second as a fraction: 25, 29.97, "30000/1001"; InputError when it is none, or not positive."""
     try:
-        rate = Fraction(fps)
-    except (ValueError, TypeError, ZeroDivisionError):
+        rate = Fraction(str(fps))
+    except (ValueError, ZeroDivisionError):
         raise InputError(f"{fps!r} is not a frame rate; give frames a second, such as 25 or 30000/1001") from None
     if not 0 < rate <= MAX_NUMBER or max(rate.numerator, rate.denominator) > MAX_NUMBER:
         raise InputError(f"{fps} is not a frame rate; give frames a second, such as 25 or 30000/1001")
