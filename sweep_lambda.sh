@@ -66,7 +66,7 @@ if [ -n "$quick" ]; then
     limit=(--limit 2)
     data=$(python -m scripts.sample_photos "$out/photos")
 fi
-python -m live.metrics.weights >/dev/null
+python -m live.metrics.weights alex vgg dists >/dev/null
 python -m testing.evaluate --data "$data" --codecs "$out/$name,$codecs" --metrics "$metrics" --out "$out" "${limit[@]}"
 python -m testing.report --data "$data" --ours "$out/$name" --out "$out"
 python -m testing.curves --points "$out/points.csv" --metrics "$metrics" --out "$out/rd.png"

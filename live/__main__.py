@@ -81,7 +81,7 @@ def _codec_choice(parser: argparse.ArgumentParser, dial: argparse._MutuallyExclu
     dial.add_argument(
         "-q",
         "--quality",
-        type=_number,
+        type=number,
         metavar="N",
         help="quality, of glc fractions too (see live models); default: middle",
     )
@@ -91,7 +91,8 @@ def _codec_choice(parser: argparse.ArgumentParser, dial: argparse._MutuallyExclu
     parser.add_argument("--verify", action="store_true", help="decode what was written before it counts as done")
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """A quality on the command line, whose refusals call it by this function's name."""
     value = float(text)
     return int(value) if value.is_integer() else value
 

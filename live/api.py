@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def compress(
     alpha: a colour to flatten transparency over; without it transparent pictures are refused.
     max_pixels: larger pictures are refused. Raises InputError or ModelError.
     """
+    _check_target(target_bpp, quality)
     image = as_picture(picture, alpha, max_pixels)
     chosen = _codec(quality, checkpoint, codec)
     autoencoder = _autoencoder(chosen, vae)
@@ -63,9 +65,17 @@ def compress(
 
     if target_bpp is None:
         return packed(chosen)
+    return _largest_within(target_bpp * image.width * image.height / 8, _dial(chosen, checkpoint), packed)
+
+
+def _check_target(target_bpp: float | None, quality: float | None) -> None:
+    """InputError unless a target rate, where there is one, is a number above 0 and comes without a quality."""
+    if target_bpp is None:
+        return
     if quality is not None:
         raise InputError("give a quality or a target rate, not both")
-    return _largest_within(target_bpp * image.width * image.height / 8, _dial(chosen, checkpoint), packed)
+    if not isinstance(target_bpp, Real) or not target_bpp > 0:
+        raise InputError(f"a target rate must be a number of bits a pixel above 0, not {target_bpp!r}")
 
 
 def _dial(codec: LatentCodec, checkpoint: str | Path | None) -> Sequence[Callable[[], LatentCodec]]:
@@ -165,8 +175,15 @@ def estimate_bits(picture: Any, quality: float | None = None, *, checkpoint: str
     return port.bits
 
 
-def check_choice(quality: float | None, codec: str | None, checkpoint: str | Path | None, vae: str | None) -> None:
+def check_choice(
+    quality: float | None,
+    codec: str | None,
+    checkpoint: str | Path | None,
+    vae: str | None,
+    target_bpp: float | None = None,
+) -> None:
     """Load the codec and the autoencoder of a job before its first picture; InputError or ModelError if they do not do."""
+    _check_target(target_bpp, quality)
     _autoencoder(_codec(quality, checkpoint, codec), vae)
 
 

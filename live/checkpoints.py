@@ -68,6 +68,11 @@ def holds_rates(card: dict[str, Any]) -> bool:
     return card["config"].get("rates") is not None
 
 
+def highest_quality(card: dict[str, Any]) -> int:
+    """The highest quality that a codec's checkpoint serves; the lowest is the card's ``quality``."""
+    return card["config"]["rates"] - 1 if holds_rates(card) else card["quality"]
+
+
 def quality_of(card: dict[str, Any], byte: int) -> float:
     """The quality that a file's byte stands for, given the card of its codec."""
     return (byte - 1) / RATE_STEPS if holds_rates(card) else byte

@@ -98,7 +98,7 @@ def _compress_folder(args: Namespace) -> int:
     from . import api
     from .media import parse_colour
 
-    api.check_choice(**_choice(args))
+    api.check_choice(**_choice(args), target_bpp=args.target_bpp)
     if args.alpha is not None:
         parse_colour(args.alpha)
 
@@ -210,13 +210,14 @@ def info(args: Namespace) -> int:
 
 def models(args: Namespace) -> int:
     """live models: embedded checkpoints with their measured figures, and the autoencoders known by name."""
-    from .checkpoints import embedded_checkpoints
+    from .checkpoints import embedded_checkpoints, highest_quality
     from .latents import registered
 
     checkpoints = [
         {
             "codec": c.card["codec"],
             "quality": c.card["quality"],
+            "highest_quality": highest_quality(c.card),
             "autoencoder": c.card.get("autoencoder_name"),
             "identity": c.card["identity"][:16],
             "bytes": c.path.stat().st_size,
@@ -231,8 +232,9 @@ def models(args: Namespace) -> int:
     print("codec checkpoints (embedded)")
     for row in checkpoints:
         figures = ", ".join(f"{key} {value}" for key, value in row["validation"].items())
+        quality = " to ".join(map(str, sorted({row["quality"], row["highest_quality"]})))
         print(
-            f"  {row['codec']:12} quality {row['quality']}  on {row['autoencoder']}  {row['identity']}  validation: {figures}"
+            f"  {row['codec']:12} quality {quality}  on {row['autoencoder']}  {row['identity']}  validation: {figures}"
         )
     print("autoencoders (--vae)")
     for row in autoencoders:

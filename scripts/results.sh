@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 data=$(realpath "${LIVE_KODAK:-$live_root/kodak}")
 cd "$live_root"
 mkdir -p out/kodak results assets
-python -m live.metrics.weights
+python -m live.metrics.weights alex vgg dists
 if [ ! -s out/kodak/autoencoder.json ]; then
     python -m testing.autoencoder --vae compact --data "$data" --json >out/kodak/new
     mv out/kodak/new out/kodak/autoencoder.json
@@ -19,10 +19,14 @@ if [ ! -e out/kodak/points.csv ] && [ -e results/kodak.csv ]; then
 fi
 evaluate() { python -m testing.evaluate --data "$data" --out out/kodak "$@" >out/kodak/table.md; }
 evaluate --codecs live_plus
+evaluate --codecs glc --reference original
+python -m testing.glc --data "$data" --json >out/kodak/glc.json
 evaluate --codecs vvc,jpeg,jpeg444,webp,heif,avif,avif420,jxl --metrics psnr,ms_ssim,lpips_alex,dists --reference original
 evaluate --codecs vvc,jpeg,webp,heif --metrics psnr,lpips_alex --reference autoencoder
 python -m testing.comparison --data "$data" --bpp 0.15 --pictures kodim05.png,kodim23.png --out assets/side_by_side.jpg
+python -m testing.comparison --data "$data" --bpp 0.035 --codecs glc,heif,vvc --pictures kodim05.png,kodim23.png --out assets/side_by_side_glc.jpg
 python -m testing.results --points out/kodak/points.csv --out results/kodak.csv
 cp out/kodak/autoencoder.json results/kodak_autoencoder.json
+cp out/kodak/glc.json results/glc.json
 python -m testing.figures
 rm -r out/kodak # else retrained weights would keep the old ones' points

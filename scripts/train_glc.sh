@@ -7,7 +7,7 @@
 # exported. What is there already is skipped and an interrupted training resumes: run the same command again to go on.
 # The released weights are stage3's: copy them to checkpoints/, or point LIVE_CHECKPOINTS there.
 set -euo pipefail
-for folder in LIVE_TRAIN LIVE_GLC; do # relative to where the user is
+for folder in LIVE_TRAIN LIVE_GLC LIVE_CHECKPOINTS; do # relative to where the user is
     [ -z "${!folder:-}" ] || export "$folder=$(realpath -m "${!folder}")"
 done
 configs=$(realpath -m "${1:-$(dirname "${BASH_SOURCE[0]}")/../configs}")

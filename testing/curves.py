@@ -31,6 +31,7 @@ from .results import METRICS, REFERENCES, load, load_published, mean_per_setting
 COLOURS = {
     "live_plus": "#d1495b",
     "live_paper": "#e8a0a8",
+    "glc": "#9c1f6b",
     "jpeg": "#7f7f7f",
     "jpeg444": "#b5b5b5",
     "webp": "#2e7fb8",
@@ -102,7 +103,7 @@ def rd_plot(
 def _panel(axis: Axes, means: pd.DataFrame, metric: str, log_rate: bool) -> None:
     colours = colours_of(list(means["codec"].unique()))
     for codec, curve in means.groupby("codec", sort=False):
-        ours = codec not in COLOURS or codec == "live_plus"
+        ours = codec not in COLOURS or codec in ("live_plus", "glc")
         width, marker, order = (2.0, 4.5, 3) if ours else (1.2, 3, 2)
         axis.plot(
             curve["bpp"], curve[metric], "o-", color=colours[codec], linewidth=width, markersize=marker, zorder=order

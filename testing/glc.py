@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,8 @@ from live.errors import InputError
 from live.files import picture_files
 from live.media import read_picture
 from live.pictures import encode_picture
-from live.priors.fourpart import LEAST_STEP, FourPart
+from live.priors.exact import UNIT, to_fixed
+from live.priors.fourpart import LEAST_STEP, PASSES, FourPart
 from live.priors.hyper import MEAN_PRECISION, SCALE_LEVELS
 from live.priors.tables import Tables
 
@@ -57,26 +59,23 @@ class FloatFourPart:
 
     def __init__(self, model: FourPart):
         self.model = model
-        self.reduction = model.reduction
 
-    def common(self, z: Tensor) -> Tensor:
+    def first(self, z: Tensor) -> Tensor:
         assert self.model.categorical is not None
-        return self.model.fusion(self.model.h_s(self.model.categorical.entries(z[:, 0])))
+        common = self.model.fusion(self.model.h_s(self.model.categorical.entries(z[:, 0])))
+        steps, rest = common[:, : self.model.channels], common[:, self.model.channels :]
+        steps = to_fixed(steps.clamp(min=LEAST_STEP)).int()
+        return torch.cat([steps, _rounded(rest), to_fixed(self.model.reduction(common)).int()], 1)
 
-    def steps(self, common: Tensor) -> Tensor:
-        return common[:, : self.model.channels].clamp(min=LEAST_STEP)
-
-    def first(self, common: Tensor) -> tuple[Tensor, Tensor]:
-        return _rounded(common[:, self.model.channels :])
-
-    def later(self, number: int, u_hat: Tensor, reduced: Tensor) -> tuple[Tensor, Tensor]:
-        seen = self.model.adaptors[number - 1](torch.cat([u_hat.float() / MEAN_PRECISION, reduced], 1))
-        return _rounded(self.model.spatial(seen))
+    def later(self, number: int, seen: Tensor) -> Tensor:
+        u_hat, reduced = seen.float().chunk(2, 1)
+        known = torch.cat([u_hat / MEAN_PRECISION, reduced / UNIT], 1)
+        return _rounded(self.model.spatial(self.model.adaptors[number](known)))
 
 
-def _rounded(raw: Tensor) -> tuple[Tensor, Tensor]:
+def _rounded(raw: Tensor) -> Tensor:
     means, indices = raw.chunk(2, 1)
-    return torch.round(means * MEAN_PRECISION).int(), torch.round(indices).clamp(0, SCALE_LEVELS - 1).to(torch.uint8)
+    return torch.round(torch.cat([means * MEAN_PRECISION, indices.clamp(0, SCALE_LEVELS - 1)], 1)).int()
 
 
 def measure(files: list[Path]) -> list[dict[str, float]]:
@@ -94,7 +93,8 @@ def measure(files: list[Path]) -> list[dict[str, float]]:
 def _row(codec: Glc, quality: int, latents: list[Tensor], pixels: int) -> dict[str, float]:
     at, port = codec.at(quality), CountParts(codec.tables)
     floats, float_port = codec.at(quality), CountParts(codec.tables)
-    floats._exact = FloatFourPart(codec.prior)
+    twin = FloatFourPart(codec.prior)
+    floats._exact = twin.first, [partial(twin.later, number) for number in range(PASSES - 1)]
     for each in latents:
         at.encode(port, each)
         floats.encode(float_port, each)

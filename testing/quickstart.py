@@ -1,8 +1,8 @@
 """``python -m testing.quickstart``: the whole chain on a few photos, with real files, a table and two figures.
 
 Photos: ``--data``, else Kodak (``LIVE_KODAK``, or kodak/ once fetched), else photos that scikit-image ships. Each is
-compressed at every embedded quality to a .live file and, beside it, by JPEG and WebP; the files are decoded from disk
-by another process and scored against the originals.
+compressed at every embedded quality to a .live file, by live_plus and by glc, and beside it by JPEG and WebP; the files are
+decoded from disk by another process and scored against the originals.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from kodak.fetch import kodak_dir
+from live.checkpoints import embedded_checkpoints
 from live.command import Parser, run
 from live.errors import InputError
 from live.files import picture_files
@@ -25,7 +26,7 @@ from .evaluate import POINTS, evaluate, tables
 from .measure import FILES, coded_file
 from .results import make_folder
 
-CODEC = "live_plus"
+CODEC, LOWEST = "live_plus", "glc"
 PEERS = ("jpeg", "webp")
 METRICS = ["psnr", "lpips_alex"]
 LIMIT = 8
@@ -41,14 +42,18 @@ def photos(out: Path, data: Path | None) -> Path:
 
 
 def comparison(picture: Path, name: str, out: Path, points: pd.DataFrame) -> list[Panel]:
-    """Original, ours and the peers at about ours' size: ours at the lowest rate that JPEG can reach at all."""
+    """Original, GLC at its highest rate, and the others at about one size: the lowest of ours that JPEG can reach at all."""
     image = read_picture(picture)
     smallest = len(ANCHORS["jpeg"].encode(image, DIALS["jpeg"][0]))
     ours = points[(points["codec"] == CODEC) & (points["picture"] == name)].sort_values("bytes")
     reachable = ours[ours["bytes"] >= smallest]
     chosen = (reachable.head(1) if len(reachable) else ours.tail(1)).iloc[0]
     file = coded_file(out, CODEC, name, chosen["setting"]).read_bytes()
-    return row(image, name, {CODEC: file} | {peer: nearest_size(peer, image, len(file)) for peer in PEERS})
+    files = {CODEC: file} | {peer: nearest_size(peer, image, len(file)) for peer in PEERS}
+    lowest = points[(points["codec"] == LOWEST) & (points["picture"] == name)]
+    if len(lowest):
+        files = {LOWEST: coded_file(out, LOWEST, name, lowest["setting"].max()).read_bytes()} | files
+    return row(image, name, files)
 
 
 def quickstart(out: Path, data: Path | None = None, limit: int = LIMIT) -> str:
@@ -56,7 +61,8 @@ def quickstart(out: Path, data: Path | None = None, limit: int = LIMIT) -> str:
     make_folder(out)
     (out / POINTS).unlink(missing_ok=True)  # else retrained checkpoints would keep the old ones' figures
     folder = photos(out, data)
-    points = evaluate(folder, [CODEC, *PEERS], out, METRICS, ["original"], limit)
+    ours = [name for name in (CODEC, LOWEST) if any(c.card["codec"] == name for c in embedded_checkpoints())]
+    points = evaluate(folder, [*ours, *PEERS], out, METRICS, ["original"], limit)
     table = tables(points, METRICS)
     (out / "table.md").write_text(table + "\n")
     rd_plot(points, METRICS, out / "rd.png")

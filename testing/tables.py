@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import exactness, fuzz, sizes
+from . import exactness, fuzz, glc, sizes
 
 OPTIONS = {"fuzz": "--count 100000 ", "speed": "--threads 2 "}
 STAGES = ("autoencoder", "transforms_and_entropy_networks", "entropy_coding_and_container")
@@ -41,6 +41,7 @@ def texts(folder: Path) -> list[str]:
     parts: list[str] = []
     for name, title, text in (
         ("exactness", "What integers cost in bits over the Kodak photos", lambda facts: exactness.table(facts["rows"])),
+        ("glc", "What the parts of GLC's files cost over the Kodak photos", lambda facts: glc.table(facts["rows"])),
         ("fuzz", "Damaged and hostile files, by layer, and what became of them", fuzz.text),
         ("sizes", "Size, time and memory, as whole processes", lambda facts: sizes.table(facts["rows"])),
         ("speed", "Speed by stage, medians", speed_text),

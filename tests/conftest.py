@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,14 @@ from PIL import Image
 
 from live.artefact import write_artefact
 from live.checkpoints import export_codec
+from live.codecs.glc import Glc, GlcConfig
 from live.codecs.plus import LivePlus, PlusConfig
 from live.latents.base import Statistics, identity_of
-from live.latents.compact import CONVENTION
+from live.latents.compact import CONVENTION, CompactAutoencoder
 from live.latents.compact_net import CompactConfig, CompactNet, patch_components
+from live.latents.vq import VqAutoencoder
+from live.latents.vq_net import VqConfig, VqNet
+from live.media import to_tensor
 
 SMALL_NET = {
     "channels": 4, "encoder_widths": [8, 8], "encoder_blocks": [1, 1], "decoder_widths": [8, 8], "decoder_blocks": [1, 1],
@@ -22,6 +28,11 @@ SMALL_NET = {
 SMALL_PLUS = PlusConfig(
     channels=4, width=8, z_channels=4, analysis_width=8, analysis_blocks=1, synthesis_width=8, synthesis_blocks=1
 )
+SMALL_VQ = VqConfig(
+    channels=8, codebook=16, inner=CompactConfig(4, (8, 8), (1, 1), (8, 8), (1, 1)), encoder_width=8, decoder_width=8,
+    decoder_blocks=1,
+)  # fmt: skip
+SMALL_GLC = GlcConfig(channels=8, codebook=16, blocks=1, transform_blocks=1, identity=True)
 
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -55,6 +66,47 @@ def export_small_autoencoder(path: Path, seed: int = 0) -> str:
     return identity
 
 
+def export_small_vq(folder: Path) -> str:
+    """A small VQ autoencoder as ``glc-compact`` beside the ``compact`` that it grows from; its identity."""
+    compact = CompactAutoencoder(folder / "compact.safetensors", "compact")
+    torch.manual_seed(0)
+    net = VqNet(SMALL_VQ)
+    net.start_from(compact.net, [to_tensor(photo(128, 128, seed)) * 2 - 1 for seed in range(4)])
+    weights = {name: tensor.half() for name, tensor in net.state_dict().items()}
+    weights["latent_mean"], weights["latent_std"] = torch.zeros(8), torch.ones(8)
+    card = {"kind": "autoencoder", "network": "vq", "model": asdict(SMALL_VQ)}
+    identity = identity_of(weights, VqAutoencoder.convention)
+    write_artefact(folder / "glc_compact_vq.safetensors", weights, card | {"identity": identity})
+    return identity
+
+
+def small_glc(codebook: int, latents: torch.Tensor) -> Glc:
+    """A small codec after a few steps of training on latents (B, 8, h, w), whose rates rise from 0 to 3."""
+    torch.manual_seed(0)
+    codec = Glc(replace(SMALL_GLC, codebook=codebook))
+    perturb(codec, 0)
+    with torch.no_grad():
+        codec.g_a.log_gain.copy_(0.6 * torch.arange(4.0)[:, None])
+        codec.g_s.log_gain.copy_(-codec.g_a.log_gain)
+    optimizer = torch.optim.Adam([p for p in codec.parameters() if p.requires_grad], 3e-3)
+    for step in range(60):
+        decoded, estimate = codec.estimated(latents, step % 4)
+        bits = (estimate.y_bits + estimate.z_bits) / latents.numel()
+        loss = bits + 10 * 2.0 ** (step % 4) * ((decoded - latents) ** 2).mean() + estimate.vq_loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return codec.eval()
+
+
+def export_small_glc(folder: Path, codebook: int, name: str = "glc_compact") -> Glc:
+    """``small_glc`` on the autoencoder of ``export_small_vq``, beside it."""
+    autoencoder = VqAutoencoder(folder / "glc_compact_vq.safetensors", "glc-compact")
+    latents = torch.cat([autoencoder.encode(to_tensor(photo(192, 192, seed))) for seed in range(4)]).clone()
+    card = {"quality": 0, "autoencoder_name": "glc-compact", "autoencoder": autoencoder.identity, "factor": 16}
+    return export_codec(small_glc(codebook, latents), folder / f"{name}.safetensors", card)
+
+
 @pytest.fixture(scope="session")
 def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoints folder with a small ``compact`` and two qualities of a small ``live_plus`` on it."""
@@ -75,3 +127,20 @@ def small_live(small_models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setenv("LIVE_CHECKPOINTS", str(small_models))
     return small_models
+
+
+@pytest.fixture(params=[16, 0], ids=["categorical", "factorised"], scope="session")
+def glc_models(request, small_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small models with a small ``glc`` and its autoencoder, with either hyper module."""
+    folder = tmp_path_factory.mktemp("glc")
+    shutil.copytree(small_models, folder, dirs_exist_ok=True)
+    export_small_vq(folder)
+    export_small_glc(folder, request.param)
+    return folder
+
+
+@pytest.fixture
+def glc_live(glc_models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make them the embedded ones for a test."""
+    monkeypatch.setenv("LIVE_CHECKPOINTS", str(glc_models))
+    return glc_models

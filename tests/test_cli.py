@@ -156,7 +156,7 @@ def test_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_usage_errors_are_one_line(capsys):
-    assert "invalid int value" in refused(capsys, "compress", "x.png", "-q", "many")
+    assert "invalid number value" in refused(capsys, "compress", "x.png", "-q", "many")
     assert "required" in refused(capsys)
 
 

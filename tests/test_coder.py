@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from live.coder import SYMBOL_LIMIT, Count, Read, Write
 from live.errors import DamagedFile
 from live.priors.hyper import SCALE_LEVELS, scale_table
-from live.priors.tables import Tables, gaussian_tables
+from live.priors.tables import Tables, categorical_shares, categorical_tables, gaussian_tables
 
 TABLES = gaussian_tables(scale_table())
 
@@ -81,3 +82,27 @@ def test_tables_survive_a_checkpoint():
     tensors = TABLES.to_tensors("tables.y")
     again = Tables.from_tensors(dict(tensors), "tables.y", len(TABLES.sizes))
     assert all(np.array_equal(getattr(TABLES, name), getattr(again, name)) for name in ("cdfs", "sizes", "offsets"))
+
+
+@pytest.mark.parametrize("size", [1, 16, 512, 16384])
+@pytest.mark.parametrize("skew", [0, 1, 8], ids=lambda skew: f"skew {skew}")
+def test_a_categorical_table_charges_its_shares(size, skew):
+    """Any codebook's: also the published one of 16,384 entries, of which many can have but one part in 65,536."""
+    usage = torch.rand(size, generator=torch.Generator().manual_seed(1), dtype=torch.float64) ** skew
+    usage /= usage.sum()
+    tables, shares = categorical_tables(usage), categorical_shares(usage).numpy()
+    tables.check()
+    frequencies = np.diff(tables.cdfs[0])
+    assert tables.sizes.tolist() == [size + 2] and frequencies[-1] == 1 and (tables.cdfs[0] >= 0).all()
+    bits, best = -(shares * np.log2(frequencies[:-1] / 65536)).sum(), -(shares * np.log2(shares)).sum()
+    floor = np.maximum(1 / 65536 - shares, 0).sum()  # what lifting the rare ones to one part takes from the others
+    assert bits - best < 0.002 - np.log2(1 - floor)
+
+
+def test_what_was_never_seen_is_still_possible():
+    tables = categorical_tables(torch.tensor([1.0, 0.0, 0.0]))
+    assert (np.diff(tables.cdfs[0])[1:3] > 500).all()
+    symbols, indices = np.array([0, 2, 1, 0, 7, -1], np.int32), np.zeros(6, np.int32)
+    write = Write()
+    write.code(symbols, indices, tables)
+    assert np.array_equal(Read(write.stream(), 6).code(None, indices, tables), symbols)

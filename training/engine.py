@@ -43,12 +43,14 @@ class Schedule:
     gain_lr: factor on the learning rate of the quantiser's log gains, which must travel further than weights do, and of
     CompressAI's quantiles, which are fitted by a loss of their own and take no part in the clipping. clip: largest norm
     of the gradient; a stage's ``discriminator`` is clipped by itself.
+    adversary_lr: factor on the learning rate of a stage's ``discriminator``.
     bf16: run the autoencoder's convolutions in bfloat16 (autocast) where the processor has it; about 1.8 times as fast.
     """
 
     steps: int
     lr: float = 1e-3
     gain_lr: float = 10.0
+    adversary_lr: float = 0.3
     patience: int = 0
     warmup: int = 200
     weight_decay: float = 0.0
@@ -100,8 +102,9 @@ class Engine:
         self.parameters = weights + gains + quantiles + adversary
         self.clipped = [part for part in (weights + gains, adversary) if part]
         groups = [
-            {"params": weights + adversary, "factor": 1.0},
+            {"params": weights, "factor": 1.0},
             {"params": gains + quantiles, "factor": schedule.gain_lr},
+            {"params": adversary, "factor": schedule.adversary_lr},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=schedule.lr, weight_decay=schedule.weight_decay)
         self.ema = {name: value.detach().clone() for name, value in stage.model.state_dict().items()}
@@ -156,7 +159,8 @@ class Engine:
         quantile_loss = self.stage.model.aux_loss() if hasattr(self.stage.model, "aux_loss") else 0.0
         (loss + quantile_loss).backward()
         self._average_gradients()
-        norms = torch.stack([nn.utils.clip_grad_norm_(part, self.schedule.clip) for part in self.clipped])
+        norms = [nn.utils.clip_grad_norm_(part, self.schedule.clip) for part in self.clipped]
+        norms = torch.stack([norm.to(loss.device) for norm in norms])  # without gradients it lies on the CPU
         if torch.isfinite(norms).all():
             self.optimizer.step()
         self.step += 1

@@ -73,7 +73,10 @@ def export_vq(folder: Path, output: Path, data: str) -> None:
 def export_glc(folder: Path, output: Path, vae: str) -> None:
     """Write a stage's codec into a folder and the VQ autoencoder beside it, with the decoder that stage III has moved."""
     state, config, step, figures = load_run(folder)
+    figures.pop("step", None)
     tensors, card = read_artefact(vae, "autoencoder")
+    if card["identity"] != config["vae"]:
+        raise ModelError(f"{vae} is not the autoencoder that {folder} was trained on, {config['vae'][:8]}")
     moved = {k: v.half() for k, v in state.items() if k.startswith("decoder.")}
     if moved:
         tensors |= moved
@@ -81,9 +84,7 @@ def export_glc(folder: Path, output: Path, vae: str) -> None:
     card["identity"] = identity_of(tensors, VqAutoencoder.convention)
     write_artefact(output / VQ_FILE, tensors, card)
     codec = Glc(parse(GlcConfig, config["model"]))
-    codec.load_state_dict(
-        {k.removeprefix("codec."): v for k, v in state.items() if k.startswith("codec.")}, strict=False
-    )
+    codec.load_state_dict({k.removeprefix("codec."): v for k, v in state.items() if k.startswith("codec.")})
     named = {"quality": 0, "autoencoder": card["identity"], "autoencoder_name": VQ_NAME, "factor": FACTOR}
     about = {"lambdas": config["lambdas"], "steps": step, "training": config, "validation": figures}
     export_codec(codec, output / GLC_FILE, named | about)

@@ -34,7 +34,7 @@ from live.latents import load_autoencoder
 from live.latents.vq import VqAutoencoder
 
 from .adversarial import AdversaryConfig, PatchDiscriminator
-from .code_prediction import CodePredictor, PredictorConfig
+from .code_prediction import SIDE, CodePredictor, PredictorConfig
 from .data import ALONE, Photos, Share, is_validation
 from .engine import Engine, Schedule
 from .losses import Phase, bfloat16, latent_terms, phase_at, picture_figures
@@ -87,10 +87,7 @@ class GlcStage:
         init: Path | None = None,
         aids: Sequence[Path] = (),
     ):
-        if len(config.lambdas) != config.model.rates or config.model.channels != autoencoder.channels:
-            raise ConfigError(
-                f"give a lambda for each of {config.model.rates} rates, and {autoencoder.channels} channels"
-            )
+        _check(config, autoencoder)
         self.config, self.share, self.autoencoder = config, ALONE, autoencoder
         self.joint = any(phase.sees_pictures for phase in config.phases)
         files, largest = picture_files(data), max(phase.crop for phase in config.phases)
@@ -117,10 +114,11 @@ class GlcStage:
             raise ModelError(f"no training state at {path}")
         state = torch.load(path, map_location="cpu", weights_only=True)["ema"]
         known = self.model.state_dict()
-        self.model.load_state_dict(
-            {k: v for k, v in state.items() if k.startswith(AIDS) and k in known and v.shape == known[k].shape},
-            strict=False,
-        )
+        taken = {k: v for k, v in state.items() if k.startswith(AIDS) and k in known}
+        for name, value in taken.items():
+            if value.shape != known[name].shape:
+                raise ConfigError(f"{path} holds {name} in another size than the configuration; leave --aids out")
+        self.model.load_state_dict(taken, strict=False)
 
     def place(self, share: Share) -> None:
         self.share = share
@@ -150,7 +148,7 @@ class GlcStage:
         latents = self.encode(pictures)
         decoded, estimate = self.model.codec.estimated(latents, rate)
         bpp = (estimate.y_bits + estimate.z_bits) / (pictures.numel() / 3)
-        terms = latent_terms(decoded, latents, self.autoencoder.statistics.std.to(latents), phase)
+        terms = latent_terms(decoded, latents, latents.new_ones(latents.shape[1]), phase)  # in their own units
         distortion = sum(terms.values(), torch.zeros((), device=bpp.device))
         if self.joint:
             pixels, pixel_terms = adversarial_loss(
@@ -181,6 +179,22 @@ class GlcStage:
     def _through(self, pictures: Tensor, rate: int) -> tuple[Tensor, Tensor]:
         decoded, estimate = self.model.codec.estimated(self.encode(pictures), rate)
         return self.decode(decoded), (estimate.y_bits + estimate.z_bits) / (pictures.numel() / 3)
+
+
+def _check(config: GlcTrainConfig, autoencoder: VqAutoencoder) -> None:
+    """ConfigError where the parts of a configuration do not fit one another, or not the autoencoder."""
+    if len(config.lambdas) != config.model.rates:
+        raise ConfigError(f"lambdas must be {config.model.rates}, one a rate, not {len(config.lambdas)}")
+    if config.model.channels != autoencoder.channels:
+        raise ConfigError(
+            f"model.channels must be the autoencoder's {autoencoder.channels}, not {config.model.channels}"
+        )
+    unit = autoencoder.factor * Glc.stride
+    for phase in config.phases:
+        if phase.crop % unit:
+            raise ConfigError(f"phases: a crop must be a multiple of {unit} px, not {phase.crop}")
+        if config.code and phase.crop > SIDE * autoencoder.factor:
+            raise ConfigError(f"phases: codes are predicted in crops of {SIDE * autoencoder.factor} px at most")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,7 +2,8 @@
 
     python -m training.train_vq --config configs/glc_stage1.yaml --data DIR --run runs/glc-1 [--compact PATH | --init PATH]
 
-``--compact``: an exported ``compact`` that the autoencoder grows from; ``--init``: an exported one to take further.
+``--compact``: an exported ``compact``, its rate model beside it, that the autoencoder grows from; ``--init``: an exported
+VQ autoencoder to take further.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from live.artefact import read_card
+from live.artefact import read_artefact, read_card
 from live.command import Parser, run
 from live.config import load_yaml, parse
 from live.errors import ConfigError, InputError
@@ -23,6 +24,7 @@ from live.latents import load_autoencoder
 from live.latents.compact import CompactAutoencoder
 from live.latents.vq import VqAutoencoder
 from live.latents.vq_net import VqConfig, VqNet
+from live.registry import rate_model_path
 
 from .adversarial import AdversaryConfig, PatchDiscriminator, discriminator_loss, with_adversary
 from .data import ALONE, Photos, Share, is_validation
@@ -31,6 +33,8 @@ from .losses import Phase, bfloat16, distortion_terms, phase_at, picture_figures
 
 VALIDATION_PHOTOS, VALIDATION_CROP = 24, 256
 COMPONENT_PHOTOS, COMPONENT_CROP = 256, 128
+COMPONENT_LEVEL = -2
+"""The rate level of ``compact`` (about 0.08 bpp) in whose quantisation steps its latents' components are counted."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,9 @@ class VqStage:
             raise ConfigError("the published VQGAN has a shape of its own and cannot grow from compact; leave it out")
         compact = _loaded(path, CompactAutoencoder, self.config.model.inner)
         pictures, _ = self.train.batch(self.config.schedule.seed, 0, COMPONENT_PHOTOS, COMPONENT_CROP)
-        self.model.net.start_from(compact.net, [p * 2 - 1 for p in pictures.split(16)])
+        rate_model, _ = read_artefact(rate_model_path(path), "rate_model")
+        gain = rate_model["log_gain"][COMPONENT_LEVEL].float().exp()
+        self.model.net.start_from(compact.net, gain, [p * 2 - 1 for p in pictures.split(16)])
 
     def place(self, share: Share) -> None:
         self.share = share

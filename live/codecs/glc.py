@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..coder import Port
+from ..coder import SYMBOL_LIMIT, Port
 from ..container import RATE_STEPS
 from ..depthconv import gated_block
-from ..errors import DamagedFile, InputError, ModelError
+from ..errors import ConfigError, DamagedFile, InputError, ModelError
 from ..nets import zero_init
+from ..priors.exact import UNIT
 from ..priors.fourpart import HYPER_FACTOR, PASSES, Estimate, ExactFourPart, FourPart, put_quarter, quarter
 from ..priors.hyper import MEAN_PRECISION, scale_table
 from ..priors.tables import Tables, categorical_tables, factorized_tables, gaussian_tables
 from ..tiles import Tiled
-from .base import TILE, Coded, LatentCodec, channel_indices, flat
+from .base import EXACT_TILE, TILE, Coded, LatentCodec, channel_indices, flat
+
+MOST_RATES = 1 + 254 // RATE_STEPS
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,17 @@ class GlcConfig:
     transform_blocks: int = 2
     rates: int = 4
     identity: bool = False
+
+    def __post_init__(self) -> None:
+        rules = {
+            f"channels must be a multiple of {PASSES}": self.channels > 0 and self.channels % PASSES == 0,
+            f"codebook must be 0 to {SYMBOL_LIMIT}, what a symbol may be": 0 <= self.codebook <= SYMBOL_LIMIT,
+            "blocks must be 1 or more": self.blocks >= 1,
+            f"rates must be 1 to {MOST_RATES}, what a file's byte can state": 1 <= self.rates <= MOST_RATES,
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                raise ConfigError(f"{rule} in glc, not as in {self}")
 
 
 class Transform(nn.Module):
@@ -90,7 +105,8 @@ class Glc(nn.Module, LatentCodec):
 
     def at(self, quality: float) -> Glc:
         """The same codec (weights shared) at a rate, 0 (lowest) to ``highest``, rounded to 1 / ``RATE_STEPS``."""
-        if not 0 <= quality <= self.highest:
+        number = isinstance(quality, Real) and not isinstance(quality, bool)
+        if not number or not 0 <= quality <= self.highest:
             raise InputError(
                 f"unknown quality {quality!r} of {self.name}; choose from 0 to {self.highest}, fractions too"
             )
@@ -118,16 +134,17 @@ class Glc(nn.Module, LatentCodec):
         return Coded(decoded, estimate.y_bits, estimate.z_bits)
 
     def walk(self, port: Port, height: int, width: int, latents: Tensor | None = None) -> Tensor:
-        exact = self._exact
+        first, later = self._exact
         y = None if latents is None else self._tiled_g_a(latents)
         z = self._coded_z(port, height // HYPER_FACTOR, width // HYPER_FACTOR, y)
-        common = exact.common(z)
-        steps, reduced = exact.steps(common), exact.reduction(common)
+        steps, means, rows, reduced = first(z).chunk(4, 1)
+        steps = steps.float() / UNIT
         u = None if y is None else y / steps
         u_hat = torch.zeros(1, self.channels, height, width, dtype=torch.int32)  # in units of 1 / MEAN_PRECISION
         for number in range(PASSES):
-            predicted = exact.later(number, u_hat, reduced) if number else exact.first(common)
-            means, rows = (quarter(part, number) for part in predicted)
+            if number:
+                means, rows = later[number - 1](torch.cat([u_hat, reduced], 1)).chunk(2, 1)
+            means, rows = quarter(means, number), quarter(rows, number)
             symbols = None if u is None else flat(quarter(u, number) - means / MEAN_PRECISION)
             coded = port.code(symbols, rows.flatten().numpy(), self.tables["y"])
             put_quarter(u_hat, number, torch.from_numpy(coded).reshape(means.shape) * MEAN_PRECISION + means)
@@ -167,8 +184,16 @@ class Glc(nn.Module, LatentCodec):
         _ = self._exact
 
     @cached_property
-    def _exact(self) -> ExactFourPart:
-        return ExactFourPart(self.prior)
+    def _exact(self) -> tuple[Tiled, list[Tiled]]:
+        """``ExactFourPart`` by tiles: ``first`` and, for passes 1 to 3, ``later``. Their floating-point twins show the fields."""
+        exact, prior, n = ExactFourPart(self.prior), self.prior, self.channels
+        first = Tiled(
+            exact.first, n, 1, HYPER_FACTOR, EXACT_TILE // HYPER_FACTOR, lambda z_hat: prior.fusion(prior.h_s(z_hat))
+        )
+        return first, [
+            Tiled(partial(exact.later, number), 2 * n, 1, 1, EXACT_TILE, nn.Sequential(adaptor, prior.spatial))
+            for number, adaptor in enumerate(prior.adaptors)
+        ]
 
     def symbol_count(self, height: int, width: int) -> int:
         z_channels = self.channels if self.prior.categorical is None else 1

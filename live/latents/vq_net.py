@@ -7,8 +7,10 @@
     latent ──┬── 1x1 ───────────────────────────(+)── shuffle 2 ── compact's decoder ── picture
              └── conv ── blocks ── relu, conv ───┘
 
-The 1x1 convolutions start as principal components of ``compact``'s latents, two by two positions, scaled to unit variance,
-and the residual branches at zero: training sets out from ``compact``, less what the fewer channels cannot hold.
+The 1x1 convolutions start as principal components of ``compact``'s latents, two by two positions, and the residual branches
+at zero: training sets out from ``compact``, less what the fewer channels cannot hold. The components are of latents in the
+quantisation steps that ``compact`` learned for a low rate, so that they come in the order of what that rate is spent on,
+and a step of about 1 suits each.
 """
 
 from __future__ import annotations
@@ -69,20 +71,20 @@ class VqNet(nn.Module):
         self.quantiser = VectorQuantiser(config.codebook, config.channels)
 
     @torch.no_grad()
-    def start_from(self, compact: CompactNet, pictures: list[Tensor]) -> None:
-        """Take over ``compact``'s weights; pictures (B, 3, H, W) in [-1, 1]: what the principal components are of."""
+    def start_from(self, compact: CompactNet, gain: Tensor, pictures: list[Tensor]) -> None:
+        """Take over ``compact``'s weights. gain (c,): quantisation steps to a unit of its latents; pictures (B, 3, H, W) in
+        [-1, 1]: what the principal components are of."""
         self.encoder.inner.load_state_dict(compact.encoder.state_dict())
         self.decoder.inner.load_state_dict(compact.decoder.state_dict())
+        scale = gain.repeat_interleave(4).double()  # pixel_unshuffle takes channels by channel, row, column
         columns = [nn.functional.pixel_unshuffle(compact.encoder(p), 2).transpose(0, 1).flatten(1) for p in pictures]
-        vectors = torch.cat(columns, 1).double()
-        mean = vectors.mean(1)
-        values, basis = torch.linalg.eigh(vectors.cov())
-        count = self.encoder.level.base.out_channels
-        std, basis = values.flip(0)[:count].sqrt(), basis.flip(1)[:, :count]
-        self.encoder.level.base.weight.copy_((basis / std).T[:, :, None, None])
-        self.encoder.level.base.bias.copy_(-(mean @ basis) / std)
-        self.decoder.level.base.weight.copy_((basis * std)[:, :, None, None])
-        self.decoder.level.base.bias.copy_(mean)
+        vectors = torch.cat(columns, 1).double() * scale[:, None]
+        mean, basis = vectors.mean(1), torch.linalg.eigh(vectors.cov())[1].flip(1)
+        basis = basis[:, : self.encoder.level.base.out_channels]
+        self.encoder.level.base.weight.copy_((basis.T * scale)[:, :, None, None])
+        self.encoder.level.base.bias.copy_(-(mean @ basis))
+        self.decoder.level.base.weight.copy_((basis / scale[:, None])[:, :, None, None])
+        self.decoder.level.base.bias.copy_(mean / scale)
 
 
 class _Encoder(nn.Module):
@@ -101,10 +103,6 @@ class _Decoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.inner(nn.functional.pixel_shuffle(self.level(latents), 2))
-
-    @property
-    def last(self) -> nn.Module:
-        return self.inner.residual[-2]
 
 
 def _grown(config: VqConfig) -> tuple[nn.Module, nn.Module]:

@@ -1,12 +1,13 @@
-"""Weights of the perceptual metrics: fetched once, hash-checked, converted to safetensors in the cache, then offline.
+"""Weights of the metrics' networks: fetched once, hash-checked, converted to safetensors in the cache, then offline.
 
-``python -m live.metrics.weights`` fetches all of them.
+``python -m live.metrics.weights [NAME ...]`` fetches those of alex, vgg, dists and inception, all by default.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..command import run
-from ..errors import OutputError
+from ..command import Parser, run
+from ..errors import InputError, OutputError
 from ..files import write_atomic
 from ..registry import METRIC_WEIGHTS, cache_dir, fetch_member
 
@@ -38,9 +39,11 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def metric_weights(name: str) -> dict[str, Tensor]:
-    """The weights called ``alex``, ``vgg`` (convolutions and LPIPS heads) or ``dists`` (alpha and beta).
+    """The weights called ``alex``, ``vgg`` (convolutions, LPIPS heads), ``dists`` (alpha and beta) or ``inception``.
 
     ``convN.weight`` (O, I, k, k) and ``convN.bias`` (O,) in forward order; ``linN`` (1, C, 1, 1), LPIPS's linear heads.
+    Inception's ``convN.weight`` is flat (O * I * k * k,), and each of its convolutions has a batch normalisation, of
+    which ``convN.bias``, ``convN.mean`` and ``convN.var`` (O,) are the parameters.
     Fetches and converts them on first use; ModelError when that is impossible.
     """
     artefact = METRIC_WEIGHTS[name]
@@ -49,8 +52,7 @@ def metric_weights(name: str) -> dict[str, Tensor]:
         return load_file(path)
     except (FileNotFoundError, SafetensorError):  # never fetched, or damaged since
         pass
-    convert: Callable[[bytes], dict[str, Tensor]] = _from_torch if name == "dists" else _from_flax
-    tensors = convert(fetch_member(artefact))
+    tensors = _CONVERTERS[name](fetch_member(artefact))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -81,11 +83,38 @@ def _from_torch(data: bytes) -> dict[str, Tensor]:
     return {name: state[name].detach().contiguous() for name in ("alpha", "beta")}
 
 
-def main() -> int:
+def _from_torchscript(data: bytes) -> dict[str, Tensor]:
+    """TorchScript is code, pickle and a zip of numbered raw float32 arrays: the arrays alone are read, nothing is run."""
+    tensors: dict[str, Tensor] = {}
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = [name for name in archive.namelist() if "/data/" in name]
+        folder = members[0].rpartition("/")[0]
+        for index in range(len(members)):
+            layer, part = divmod(index, len(_NORMALISED))
+            values = np.frombuffer(archive.read(f"{folder}/{index}"), "<f4")
+            tensors[f"conv{layer}.{_NORMALISED[part]}"] = torch.from_numpy(values.copy())
+    return tensors
+
+
+_NORMALISED = ("weight", "bias", "mean", "var")
+_CONVERTERS: dict[str, Callable[[bytes], dict[str, Tensor]]] = {
+    "alex": _from_flax,
+    "vgg": _from_flax,
+    "dists": _from_torch,
+    "inception": _from_torchscript,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
     """Fetch what is missing; returns the exit code."""
-    for name in METRIC_WEIGHTS:
+    parser = Parser(prog="python -m live.metrics.weights", description="Fetch the metrics' weights.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(METRIC_WEIGHTS)}; default: all")
+    names = parser.parse_args(argv).names or list(METRIC_WEIGHTS)
+    if unknown := [name for name in names if name not in METRIC_WEIGHTS]:
+        raise InputError(f"there are no weights {unknown[0]}; choose from {', '.join(METRIC_WEIGHTS)}")
+    for name in names:
         metric_weights(name)
-    print(f"{', '.join(METRIC_WEIGHTS)}: ready in {cache_dir() / 'metrics'}")
+    print(f"{', '.join(names)}: ready in {cache_dir() / 'metrics'}")
     return 0
 
 

@@ -11,6 +11,7 @@ device can change it. Requantisation is a shift with rounding to nearest, halves
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -35,7 +36,7 @@ def to_fixed(values: Tensor) -> Tensor:
 
 def shift_right(values: Tensor, bits: int) -> Tensor:
     """Integers (float64) divided by 2^bits, rounded to nearest, halves up."""
-    return torch.floor(values / (1 << bits) + 0.5) if bits else values
+    return (values * 2.0**-bits).add_(0.5).floor_() if bits else values
 
 
 class ExactConv(nn.Module):
@@ -60,10 +61,27 @@ class ExactConv(nn.Module):
             raise ModelError("the weights of an entropy network are out of range for exact arithmetic")
 
     def forward(self, x: Tensor) -> Tensor:
+        return shift_right(self._sums(x), self.bits).clamp_(-LIMIT, LIMIT)
+
+    def _sums(self, x: Tensor) -> Tensor:
+        same = self.options["stride"] == (1, 1) and 2 * self.options["padding"][0] + 1 == self.weight.shape[2]
+        if self.options["groups"] == x.shape[1] > 1 and same:
+            return self._depthwise(x)
         operation = F.conv_transpose2d if self.transposed else F.conv2d
         # Sums are integers already; rounding removes what a transform-domain kernel may add.
-        sums = torch.round(operation(x, self.weight, self.bias, **self.options))
-        return shift_right(sums, self.bits).clamp_(-LIMIT, LIMIT)
+        return operation(x, self.weight, self.bias, **self.options).round_()
+
+    def _depthwise(self, x: Tensor) -> Tensor:
+        """The same as a sum over the taps, which in float64 is several times as fast as the library's kernel."""
+        height, width = x.shape[2:]
+        reach = self.options["padding"][0]
+        padded = F.pad(x, (reach,) * 4)
+        sums = self.bias[:, None, None].expand_as(x).clone()
+        for row, column in itertools.product(range(self.weight.shape[2]), range(self.weight.shape[3])):
+            sums.addcmul_(
+                padded[:, :, row : row + height, column : column + width], self.weight[:, :, row, column, None]
+            )
+        return sums
 
 
 class ExactLeakyReLU(nn.Module):

@@ -34,6 +34,7 @@ from .hyper import (
     selected,
 )
 from .quantiser import VectorQuantiser
+from .tables import categorical_shares
 
 PASSES = 4
 HYPER_FACTOR = 4
@@ -106,8 +107,7 @@ class FourPart(nn.Module):
             _, likelihoods = self.factorised(z)
             return round_ste(z), bits(likelihoods), z.new_zeros(())
         z_hat, loss, indices = self.categorical(z)
-        usage = self.categorical.usage.clamp(min=1e-6)
-        return z_hat, bits((usage / usage.sum())[indices]), loss
+        return z_hat, bits(categorical_shares(self.categorical.usage)[indices]), loss
 
     def forward(self, y: Tensor) -> Estimate:
         """Differentiable estimate: noise for the rate, straight-through rounding for y_hat (Minnen & Singh 2020)."""
@@ -130,7 +130,10 @@ class FourPart(nn.Module):
 
 
 class ExactFourPart:
-    """The decoder side of a trained ``FourPart`` in integers (see ``exact``), the same on every machine."""
+    """The decoder side of a trained ``FourPart`` in integers (see ``exact``), the same on every machine.
+
+    All results are int32; means are in units of 1 / ``MEAN_PRECISION``, rows numbers of the tables' rows.
+    """
 
     def __init__(self, model: FourPart):
         self.channels = model.channels
@@ -139,24 +142,24 @@ class ExactFourPart:
         self.adaptors = [exact_twin(adaptor) for adaptor in model.adaptors]
         self.spatial = exact_twin(model.spatial)
 
-    def common(self, z: Tensor) -> Tensor:
-        """z's symbols, (1, 1, h/4, w/4) numbers of entries or (1, N, h/4, w/4) -> (1, 3N, h, w) in fixed point."""
+    def first(self, z: Tensor) -> Tensor:
+        """Symbols of z, numbers of entries (1, 1, h/4, w/4) or (1, N, h/4, w/4) -> (1, 4N, h, w): quantisation steps in units
+        of 1 / ``UNIT``, the means and the rows of pass 0, and what ``later`` takes of the fusion.
+
+        A number that no entry has, which only a damaged file states, is taken for the nearest that one has.
+        """
         if self.codebook is None:
             z_hat = to_fixed(z)
         else:
             z_hat = self.codebook[z[:, 0].clamp(0, len(self.codebook) - 1)].permute(0, 3, 1, 2)
-        return self.fusion(self.h_s(z_hat))
+        common = self.fusion(self.h_s(z_hat))
+        steps = common[:, : self.channels].clamp(min=LEAST_STEP * UNIT)
+        predicted = selected(common[:, self.channels :])
+        return torch.cat([part.int() for part in (steps, *predicted, self.reduction(common))], 1)
 
-    def steps(self, common: Tensor) -> Tensor:
-        """Quantisation steps (1, N, h, w) float32."""
-        return (common[:, : self.channels].clamp(min=LEAST_STEP * UNIT) / UNIT).float()
-
-    def first(self, common: Tensor) -> tuple[Tensor, Tensor]:
-        """Means, int32 in units of 1 / ``MEAN_PRECISION``, and table rows, uint8, both (1, N, h, w): those of pass 0."""
-        return selected(common[:, self.channels :])
-
-    def later(self, number: int, u_hat: Tensor, reduced: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of pass ``number`` (1 to 3), given what is decoded, (1, N, h, w) in units of 1 / ``MEAN_PRECISION``, zero
-        where nothing is yet, and ``reduction(common)``."""
-        known = (u_hat.double() * (UNIT // MEAN_PRECISION)).clamp_(-LIMIT, LIMIT)
-        return selected(self.spatial(self.adaptors[number - 1](torch.cat([known, reduced], 1))))
+    def later(self, number: int, seen: Tensor) -> Tensor:
+        """Means and rows, (1, 2N, h, w), of pass 1 + ``number``, given what is decoded in the means' units, zero where nothing
+        is yet, and ``first``'s last part: together (1, 2N, h, w)."""
+        u_hat, reduced = seen.double().chunk(2, 1)
+        known = (u_hat * (UNIT // MEAN_PRECISION)).clamp_(-LIMIT, LIMIT)
+        return torch.cat(selected(self.spatial(self.adaptors[number](torch.cat([known, reduced], 1)))), 1)

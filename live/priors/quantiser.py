@@ -18,19 +18,24 @@ DEAD, REVIVED = 0.02, 0.2
 """An entry is dead when it is chosen less often than this share of an even use, and counts as so much when it was moved."""
 
 
+VECTORS = 1024
+"""Vectors whose distances to all entries are in memory at a time: 64 MiB of a codebook of 16,384."""
+
+
 class VectorQuantiser(nn.Module):
-    """``size`` entries of ``channels`` values. Buffer ``usage``: how often each was chosen of late, summing to one."""
+    """``size`` entries of ``channels`` values. Buffer ``usage``: how often each was chosen of late, tending to a sum of one."""
 
     def __init__(self, size: int, channels: int):
         super().__init__()
         self.codebook = nn.Parameter(torch.randn(size, channels))
         self.register_buffer("usage", torch.zeros(size))
 
+    @torch.no_grad()
     def indices(self, x: Tensor) -> Tensor:
         """Vectors (B, c, h, w) -> their nearest entries' numbers (B, h, w) int64."""
-        vectors = x.detach().permute(0, 2, 3, 1).flatten(0, 2)
-        distances = self.codebook.square().sum(1) - 2 * vectors @ self.codebook.T
-        return distances.argmin(1).view(x.shape[0], *x.shape[2:])
+        vectors, lengths = x.permute(0, 2, 3, 1).flatten(0, 2), self.codebook.square().sum(1)
+        nearest = [(lengths - 2 * part @ self.codebook.T).argmin(1) for part in vectors.split(VECTORS)]
+        return torch.cat(nearest).view(x.shape[0], *x.shape[2:])
 
     def entries(self, indices: Tensor) -> Tensor:
         """Numbers (B, h, w) -> entries (B, c, h, w)."""
@@ -54,9 +59,7 @@ class VectorQuantiser(nn.Module):
     def _count(self, indices: Tensor) -> None:
         counts = torch.bincount(indices.flatten(), minlength=len(self.usage)).to(self.usage)
         shares = _agreed(counts / counts.sum())
-        self.usage.copy_(
-            torch.where(self.usage.sum() > 0, USAGE_DECAY * self.usage + (1 - USAGE_DECAY) * shares, shares)
-        )
+        self.usage.mul_(USAGE_DECAY).add_((1 - USAGE_DECAY) * shares)
 
     @torch.no_grad()
     def _revive(self, x: Tensor) -> None:

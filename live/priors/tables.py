@@ -18,6 +18,8 @@ from torch import Tensor
 PRECISION = 16
 TAIL_MASS = 1e-5
 """Probability left to the escape: a narrow table decodes faster, and 2^-16 is the smallest frequency anyway."""
+UNSEEN = 0.05
+"""What is spread evenly over the symbols of a categorical distribution, beside their use, which sums to one."""
 MAX_REACH = 1 << 10
 MAX_OFFSET = 1 << 15
 MAX_ESCAPE = 1 << 10
@@ -121,10 +123,32 @@ def factorized_tables(bottleneck: EntropyBottleneck) -> Tables:
     return _pack(rows, offsets)
 
 
-def categorical_tables(usage: torch.Tensor) -> Tables:
-    """How often each of K symbols is chosen, (K,) of any sum, as one row; what was never seen is still possible."""
-    shares = usage.double() + 0.05 / len(usage)
-    return _pack([(shares / shares.sum()).numpy()], [0])
+def categorical_shares(usage: Tensor) -> Tensor:
+    """Probabilities (K,) of K symbols from how often each was chosen, about summing to one; the never seen are possible."""
+    shares = usage.double() + UNSEEN / len(usage)
+    return shares / shares.sum()
+
+
+def categorical_tables(usage: Tensor) -> Tables:
+    """One row for the numbers 0 to K - 1, K up to 2^14, of ``categorical_shares``; the escape, never needed, is the rarest.
+
+    Not by ``_pack``, whose rounding down leaves up to one part of each symbol to the escape: too much for a large codebook.
+    """
+    frequencies = _shared_out(categorical_shares(usage).numpy(), (1 << PRECISION) - 1)
+    cdf = np.cumsum([0, *frequencies, 1]).astype(np.int32)
+    return Tables(cdf[None], np.array([len(cdf)], np.int32), np.zeros(1, np.int32))
+
+
+def _shared_out(shares: np.ndarray, total: int) -> np.ndarray:
+    """Integers of at least 1 that sum to ``total``, in proportion to shares as far as that allows."""
+    low, high = 0.0, float(total)
+    for _ in range(64):  # bisection for the factor at which the shares, none below 1, sum to the total
+        factor = (low + high) / 2
+        low, high = (low, factor) if np.maximum(factor * shares, 1).sum() > total else (factor, high)
+    exact = np.maximum(low * shares, 1)
+    whole = np.floor(exact).astype(np.int64)
+    whole[np.argsort(whole - exact, kind="stable")[: total - whole.sum()]] += 1
+    return whole
 
 
 def _pack(rows: list[np.ndarray], offsets: list[int]) -> Tables:
