@@ -17,18 +17,23 @@ from .errors import LiveError
 if TYPE_CHECKING:
     from .api import autoencode, compress, compress_latents, decompress, decompress_latents, estimate_bits
     from .checkpoints import qualities
+    from .video.api import clip_frames, compress_clip, decompress_clip
 
 # CompressAI imports a package that calls this at import: two lines on stderr that a user can do nothing about.
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
 
 __version__ = "0.1.0"
 _API = ("autoencode", "compress", "compress_latents", "decompress", "decompress_latents", "estimate_bits")
+_CLIPS = ("clip_frames", "compress_clip", "decompress_clip")
 __all__ = [
     "LiveError",
     "autoencode",
+    "clip_frames",
     "compress",
+    "compress_clip",
     "compress_latents",
     "decompress",
+    "decompress_clip",
     "decompress_latents",
     "estimate_bits",
     "qualities",
@@ -40,6 +45,10 @@ def __getattr__(name: str) -> Any:
         from . import api
 
         return getattr(api, name)
+    if name in _CLIPS:
+        from .video import api as clips
+
+        return getattr(clips, name)
     if name == "qualities":
         from .checkpoints import qualities
 

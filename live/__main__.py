@@ -8,6 +8,9 @@ from pathlib import Path
 from . import __version__, commands
 from .command import Parser, run
 from .container import MAX_PIXELS
+from .errors import InputError
+from .video import commands as clips
+from .video.container import MAX_FRAMES
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -16,27 +19,38 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"live {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND", parser_class=Parser)
 
-    compress = verbs.add_parser("compress", help="a picture, a folder of pictures or latents -> .live")
-    compress.add_argument("input", type=Path, help="picture, folder, or latents (.safetensors)")
+    compress = verbs.add_parser("compress", help="a picture, a folder of pictures, a clip or latents -> .live")
+    compress.add_argument("input", type=Path, help="picture, folder, clip, or latents (.safetensors)")
     _output(compress, "output file (a folder when the input is one); default: beside the input, suffix .live")
     dial = compress.add_mutually_exclusive_group()
     _codec_choice(compress, dial)
     dial.add_argument("--target-bpp", type=float, metavar="R", help="the highest quality of at most R bits a pixel")
     compress.add_argument("--alpha", metavar="COLOUR", help="flatten transparency over this colour (white, #rrggbb)")
     _limit(compress)
-    compress.set_defaults(run=commands.compress)
+    compress.add_argument("--fps", metavar="R", help="make a folder's pictures one clip, R (25, 30000/1001) a second")
+    compress.set_defaults(run=_compress)
 
-    decompress = verbs.add_parser("decompress", help=".live -> picture (or latents, if it holds latents)")
+    decompress = verbs.add_parser("decompress", help=".live -> picture (or clip, or latents, if it holds such)")
     decompress.add_argument("input", type=Path)
-    _output(decompress, "output picture, any format Pillow writes; default: beside the input, suffix .png")
+    _output(
+        decompress,
+        "output picture, any format Pillow writes; of a clip .mp4, .y4m or, for PNGs, a new folder; "
+        "default: beside the input, suffix .png or .mp4",
+    )
     _decoder_choice(decompress)
     decompress.add_argument("--vae", metavar="NAME", help="the autoencoder, if it is not the codec's own")
-    decompress.set_defaults(run=commands.decompress)
+    clip = decompress.add_argument_group("clips")
+    clip.add_argument("--lossless", action="store_true", help="keep every bit of what is decoded in the mp4 or y4m")
+    clip.add_argument("--salvage", action="store_true", help="of a damaged clip what can be decoded; exit code 1")
+    clip.add_argument(
+        "--max-frames", type=int, default=MAX_FRAMES, metavar="N", help="refuse longer clips (%(default)s)"
+    )
+    decompress.set_defaults(run=_decompress)
 
     info = verbs.add_parser("info", help="what a .live file holds, without decoding it")
     info.add_argument("input", type=Path)
     info.add_argument("--json", action="store_true", help="one JSON object")
-    info.set_defaults(run=commands.info)
+    info.set_defaults(run=_info)
 
     models = verbs.add_parser("models", help="the codec checkpoints and autoencoders this release knows")
     models.add_argument("--json", action="store_true", help="one JSON object")
@@ -92,6 +106,22 @@ def _limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="refuse larger pictures (%(default)s)"
     )
+
+
+def _compress(args: argparse.Namespace) -> int:
+    return clips.compress(args) if clips.is_source(args) else commands.compress(args)
+
+
+def _decompress(args: argparse.Namespace) -> int:
+    if clips.holds_clip(args.input):
+        return clips.decompress(args)
+    if args.lossless or args.salvage:
+        raise InputError(f"{args.input} holds no clip; --lossless and --salvage are for clips")
+    return commands.decompress(args)
+
+
+def _info(args: argparse.Namespace) -> int:
+    return clips.info(args) if clips.holds_clip(args.input) else commands.info(args)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -28,6 +28,10 @@ from .tiles import Geometry
 DEFAULT_VAE = "compact"
 LARGEST_LATENT = 2.0**30
 """A file of larger ones (or of NaN), which its symbols can be forged to make, is refused: an autoencoder would overflow."""
+MISMATCH = (
+    "the file decoded differently than it was encoded (symbol checksum); "
+    "the file is whole, so report this with the output of: live info"
+)
 
 
 def compress(
@@ -233,10 +237,7 @@ def _read_latents(file: LiveFile, codec: LatentCodec, height: int, width: int) -
     port: Port = Read(file.stream, codec.symbol_count(*codec.padded(height, width)))
     latents = codec.decode(port, height, width)
     if port.crc != file.symbols_crc:
-        raise DecodeMismatch(
-            "the file decoded differently than it was encoded (symbol checksum); "
-            "the file is whole, so report this with the output of: live info"
-        )
+        raise DecodeMismatch(MISMATCH)
     if not (latents.abs() <= LARGEST_LATENT).all():
         raise DamagedFile("the file is damaged: its latents are out of all bounds")
     return latents

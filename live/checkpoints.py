@@ -15,6 +15,8 @@ from .registry import embedded_dir
 
 if TYPE_CHECKING:
     from .codecs.base import LatentCodec
+    from .container import LiveFile
+    from .video.header import ClipHeader
 
 DEFAULT_CODEC = "live_plus"
 ARITHMETIC = "int24"
@@ -92,6 +94,22 @@ def by_identity(prefix: bytes, extra: Path | None = None) -> Checkpoint:
         f"the file needs the codec checkpoint {prefix.hex()} and {where}; "
         "give the checkpoint it was made with: --checkpoint PATH"
     )
+
+
+def facts_of(file: LiveFile | ClipHeader) -> dict[str, Any]:
+    """What a file says of its codec and autoencoder, by the embedded cards where they know more. Never loads torch."""
+    try:
+        card = by_identity(file.model).card
+    except UnknownModel:
+        card = {}
+    return {
+        "codec": card.get("codec", f"id {file.codec_id}"),
+        "quality": quality_of(card, file.quality) if card else file.quality,
+        "checkpoint": file.model.hex(),
+        "checkpoint_here": bool(card),
+        "autoencoder": file.autoencoder.hex(),
+        "autoencoder_name": card.get("autoencoder_name"),
+    }
 
 
 def conventions_of(card: dict[str, Any]) -> str:

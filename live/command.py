@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from .errors import InputError, LiveError, is_out_of_memory
 
@@ -19,7 +22,8 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[], int], interrupted: str = "nothing half-written") -> int:
     """Call ``main`` and return the exit code: its own, 2 (refused) or 130 (interrupted; says what became of the work)."""
     try:
-        return main()
+        with _terminated_as_interrupted():
+            return main()
     except LiveError as error:
         print(f"live: {error}", file=sys.stderr)
         return 2
@@ -37,3 +41,20 @@ def run(main: Callable[[], int], interrupted: str = "nothing half-written") -> i
     except KeyboardInterrupt:
         print(f"live: interrupted; {interrupted}", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """``kill`` lets go as Ctrl-C does, and so leaves no temporary files either."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # signals are its alone
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DecodeMismatch, InputError, LiveError, OutputError, UnknownModel, is_out_of_memory
+from .errors import DecodeMismatch, InputError, LiveError, OutputError, is_out_of_memory
 from .files import check_output, picture_files, read_bytes, require_file, write_atomic
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def compress(args: Namespace) -> int:
         return pack_latents(args)
     output = args.output or args.input.with_suffix(FILE_SUFFIX)
     require_file(args.input)
-    _check_suffix(output, FILE_SUFFIX)
+    check_suffix(output, FILE_SUFFIX)
     check_output(output, args.force)
     size, pixels = _compress_picture(args, args.input, output)
     print(f"{output}: {size} bytes, {8 * size / pixels:.4f} bpp")
@@ -149,7 +149,7 @@ def decompress(args: Namespace) -> int:
     return 0
 
 
-def _check_suffix(output: Path, suffix: str) -> None:
+def check_suffix(output: Path, suffix: str) -> None:
     """Refuse a name that would lie about its content, and with it the input's own."""
     if output.suffix.lower() != suffix:
         raise OutputError(f"{output} must end in {suffix}")
@@ -187,14 +187,10 @@ def _encoded(image: object, suffix: str) -> bytes:
 
 def info(args: Namespace) -> int:
     """live info: reads the file's fields and the embedded cards; never loads torch."""
-    from .checkpoints import by_identity, quality_of
+    from .checkpoints import facts_of
 
     data = read_bytes(args.input)
     file = _unpacked(args.input, data, sys.maxsize)
-    try:
-        card = by_identity(file.model).card
-    except UnknownModel:
-        card = {}
     facts = {
         "file": str(args.input),
         "bytes": len(data),
@@ -203,12 +199,7 @@ def info(args: Namespace) -> int:
         "height": file.height,
         "bits_per_position" if file.latents else "bpp": round(8 * len(data) / (file.width * file.height), 5),
         "overhead_bytes": file.overhead,
-        "codec": card.get("codec", f"id {file.codec_id}"),
-        "quality": quality_of(card, file.quality) if card else file.quality,
-        "checkpoint": file.model.hex(),
-        "checkpoint_here": bool(card),
-        "autoencoder": file.autoencoder.hex(),
-        "autoencoder_name": card.get("autoencoder_name"),
+        **facts_of(file),
     }
     if args.json:
         print(json.dumps(facts))
@@ -255,7 +246,7 @@ def pack_latents(args: Namespace) -> int:
     """live latents pack: a tensor in a safetensors file -> .live."""
     output = args.output or args.input.with_suffix(FILE_SUFFIX)
     require_file(args.input)
-    _check_suffix(output, FILE_SUFFIX)
+    check_suffix(output, FILE_SUFFIX)
     check_output(output, args.force)
     from . import api
 
@@ -285,7 +276,7 @@ def _read_tensor(path: Path, key: str | None):
 def unpack_latents(args: Namespace) -> int:
     """live latents unpack: .live -> safetensors with one tensor, ``latents`` (1, c, h, w) float32."""
     output = args.output or args.input.with_suffix(LATENT_SUFFIX)
-    _check_suffix(output, LATENT_SUFFIX)
+    check_suffix(output, LATENT_SUFFIX)
     data = read_bytes(args.input)
     check_output(output, args.force)
     _unpacked(args.input, data, args.max_pixels)

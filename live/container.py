@@ -22,10 +22,11 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 
-from .errors import DamagedFile, NewerFormat, NotLiveFile
+from .errors import DamagedFile, InputError, NewerFormat, NotLiveFile
 
 MAGIC = b"LIV"
-VERSION = 1
+VERSION, CLIP_VERSION = 1, 2
+"""Of pictures and latents, and of clips (``live.video.container``)."""
 LATENTS_FLAG = 0x80
 STREAM_TAG = 0
 MUST_KNOW = 0x80
@@ -69,19 +70,24 @@ def pack(file: LiveFile) -> bytes:
     """The bytes of a file."""
     head = struct.pack("<3sBB8s4sB", MAGIC, VERSION, file.codec_id | LATENTS_FLAG * file.latents, file.model,
                        file.autoencoder, file.quality)  # fmt: skip
-    body = bytearray(head + _varint(file.width) + _varint(file.height))
-    for tag, data in sorted(file.sections.items()):
-        body += bytes([tag]) + _varint(len(data)) + data
-    body += bytes([STREAM_TAG]) + file.stream + struct.pack("<I", file.symbols_crc)
+    body = bytearray(head + varint(file.width) + varint(file.height))
+    body += pack_sections(file.sections) + file.stream + struct.pack("<I", file.symbols_crc)
     return bytes(body) + struct.pack("<I", zlib.crc32(body))
+
+
+def pack_sections(sections: dict[int, bytes]) -> bytes:
+    """Optional sections in the order of their tags, and tag 0."""
+    packed = b"".join(bytes([tag]) + varint(len(data)) + data for tag, data in sorted(sections.items()))
+    return packed + bytes([STREAM_TAG])
 
 
 def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> LiveFile:
     """Parse and check a file: NotLiveFile, NewerFormat or DamagedFile, each in words. Nothing is allocated by claims."""
     if data[:3] != MAGIC:
         raise NotLiveFile("not a LIVE file (it does not begin with LIV)")
-    if len(data) > 3 and data[3] > VERSION:
-        raise NewerFormat(f"the file has format version {data[3]}; this release reads up to {VERSION}: update live")
+    if len(data) > 3 and data[3] == CLIP_VERSION:
+        raise InputError("the file holds a clip, not a picture; use live.decompress_clip or: live decompress")
+    check_version(data[3:4])
     if len(data) < MIN_BYTES:
         raise DamagedFile("the file is damaged: it is truncated")
     body, (crc,) = data[:-4], struct.unpack("<I", data[-4:])
@@ -90,21 +96,32 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> LiveFile:
     if data[3] != VERSION:
         raise DamagedFile(f"the file is damaged: there is no format version {data[3]}")
     _, _, codec, model, autoencoder, quality = struct.unpack_from("<3sBB8s4sB", body)
-    reader = _Reader(body[:-4], 18)
+    reader = Reader(body[:-4], 18)
     width, height = reader.varint(), reader.varint()
-    _check_size(width, height, LATENT_PIXELS if codec & LATENTS_FLAG else 1, len(data), max_pixels)
-    sections: dict[int, bytes] = {}
-    while (tag := reader.byte()) != STREAM_TAG:
-        section = reader.take(reader.varint())
-        if tag >= MUST_KNOW and tag != TILES_TAG:
-            raise NewerFormat(f"the file has a section {tag} that this release does not know: update live")
-        sections[tag] = section
+    check_size(width, height, LATENT_PIXELS if codec & LATENTS_FLAG else 1, len(data), max_pixels)
+    sections = reader.sections()
+    check_sections(sections)
     return LiveFile(codec & ~LATENTS_FLAG, bool(codec & LATENTS_FLAG), model, autoencoder, quality, width, height,
                     reader.rest(), struct.unpack("<I", body[-4:])[0], sections)  # fmt: skip
 
 
-def _check_size(width: int, height: int, share: int, length: int, max_pixels: int) -> None:
-    """``share``: pixels that each claimed position stands for."""
+def check_version(version: bytes) -> None:
+    """NewerFormat when a file's fourth byte (or none) is a version that this release does not read."""
+    if version and version[0] > CLIP_VERSION:
+        raise NewerFormat(
+            f"the file has format version {version[0]}; this release reads up to {CLIP_VERSION}: update live"
+        )
+
+
+def check_sections(sections: dict[int, bytes]) -> None:
+    """NewerFormat when a section must be known and is not."""
+    for tag in sections:
+        if tag >= MUST_KNOW and tag != TILES_TAG:
+            raise NewerFormat(f"the file has a section {tag} that this release does not know: update live")
+
+
+def check_size(width: int, height: int, share: int, length: int, max_pixels: int) -> None:
+    """DamagedFile for a size over the limit or more than ``length`` bytes hold. share: pixels a claimed position stands for."""
     if not width or not height:
         raise DamagedFile("the file is damaged: it claims an empty picture")
     if width * height * share > max_pixels:
@@ -115,7 +132,7 @@ def _check_size(width: int, height: int, share: int, length: int, max_pixels: in
         raise DamagedFile(f"the file is damaged: {length} bytes cannot hold {width} x {height}")
 
 
-class _Reader:
+class Reader:
     """Exact-length reads; running out raises DamagedFile."""
 
     def __init__(self, data: bytes, position: int) -> None:
@@ -139,11 +156,19 @@ class _Reader:
                 return value
         raise DamagedFile("the file is damaged: a number is too long")
 
+    def sections(self) -> dict[int, bytes]:
+        """The optional sections by their tags, up to and with tag 0."""
+        sections: dict[int, bytes] = {}
+        while (tag := self.byte()) != STREAM_TAG:
+            sections[tag] = self.take(self.varint())
+        return sections
+
     def rest(self) -> bytes:
         return self.take(len(self.data) - self.position)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """LEB128: 7 bits a byte, low first, the high bit set on all bytes but the last."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 from .errors import InputError, OutputError
 
@@ -38,9 +41,22 @@ def check_output(path: Path, force: bool) -> None:
 
 
 def write_atomic(path: Path, data: bytes, check: Callable[[bytes], None] | None = None) -> None:
-    """Write to a temporary file beside ``path``, then rename: the old file stays whole until the new one is.
+    """Write ``data`` under the name ``path``, which keeps its old file until the new one is whole (see ``replacing``).
 
     check: is given what was written, read back from disk, before the rename; what it raises leaves the old file.
+    """
+    with replacing(path) as (file, temporary):
+        file.write(data)
+        file.close()
+        if check is not None:
+            check(temporary.read_bytes())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file beside ``path``, open and by name, for the block to write; then it takes the name ``path``.
+
+    The old file stays whole until then, and for good if the block raises; OSError becomes OutputError.
     A process killed in between leaves the temporary file, hidden and named ``.live-...``, which nothing here reads.
     """
     try:
@@ -48,19 +64,38 @@ def write_atomic(path: Path, data: bytes, check: Callable[[bytes], None] | None 
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from None
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        with _UMASK:
-            mask = os.umask(0)
-            os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        if check is not None:
-            check(Path(temporary).read_bytes())
+        with os.fdopen(handle, "w+b") as file:
+            yield file, Path(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from None
     finally:  # after the rename there is none; after an error or Ctrl-C it would be debris
         Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """The same for a folder, which may take the place of an empty one but of no other."""
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".live-"))
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    with _UMASK:
+        mask = os.umask(0)
+        os.umask(mask)
+    return mask
 
 
 def read_bytes(path: Path) -> bytes:

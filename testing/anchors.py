@@ -29,6 +29,7 @@ from typing import Protocol
 from PIL import Image, ImageOps, features
 
 from live.errors import ModelError
+from live.video.ffmpeg import binary
 from vtm.codec import Vtm
 
 
@@ -156,16 +157,11 @@ class Avif(Anchor):
 @lru_cache
 def _ffmpeg(encoder: str) -> str:
     """The path of imageio-ffmpeg's binary; ModelError when it is not installed or lacks the encoder."""
-    try:
-        from imageio_ffmpeg import get_ffmpeg_exe
-
-        binary = get_ffmpeg_exe()
-    except (ImportError, RuntimeError):
-        raise ModelError(f"the {encoder} anchor needs the package imageio-ffmpeg; install it with pip") from None
-    listing = subprocess.run([binary, "-hide_banner", "-encoders"], capture_output=True, text=True).stdout
+    path = binary()
+    listing = subprocess.run([path, "-hide_banner", "-encoders"], capture_output=True, text=True).stdout
     if encoder not in listing.split():
         raise ModelError(f"this ffmpeg has no encoder {encoder}; install imageio-ffmpeg 0.6 or later")
-    return binary
+    return path
 
 
 def _pipe(encoder: str, data: bytes, *options: str) -> bytes:

@@ -1,0 +1,277 @@
+"""Clips <-> files: source -> autoencoder -> codec -> range coder -> records, one frame in memory at a time, and back."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from ..api import MISMATCH, _autoencoder, _codec, _codec_of
+from ..codecs.base import LatentCodec
+from ..coder import Read, Write
+from ..container import MAX_PIXELS, TILES_TAG
+from ..errors import DamagedFile, DecodeMismatch, InputError, LiveError
+from ..files import replacing, require_file
+from ..latents.base import Autoencoder
+from ..pictures import decode_picture, encode_picture
+from ..tiles import Geometry
+from .codec import clip_codec
+from .container import MAX_FRAMES, ClipReader, ClipWriter, Frame
+from .header import ClipHeader
+from .sink import check_clip_output, open_sink
+from .source import Source, open_source
+
+
+@dataclass(frozen=True)
+class ClipSummary:
+    """What became of a clip: its frames, size in px, frames a second, bytes of its file; how many frames were lost, which
+    salvage alone allows; and what else is to be known of it, in sentences."""
+
+    frames: int
+    width: int
+    height: int
+    rate: Fraction
+    bytes: int
+    lost: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bpp(self) -> float:
+        """Bits of the file for each pixel of each frame."""
+        return 8 * self.bytes / (self.frames * self.width * self.height)
+
+
+def compress_clip(
+    source: Any,
+    output: str | Path,
+    quality: float | None = None,
+    *,
+    codec: str | None = None,
+    checkpoint: str | Path | None = None,
+    vae: str | Autoencoder | None = None,
+    fps: Fraction | str | float | None = None,
+    alpha: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    verify: bool = False,
+    progress: bool = False,
+) -> ClipSummary:
+    """A clip as a LIVE file, frame by frame; the output takes its name when it is whole, in the place of an older file.
+
+    source, fps, alpha, max_pixels: see ``live.video.source.open_source``; fps is needed where the source has no frame
+    rate of its own. quality, codec, checkpoint, vae: as for ``live.compress``. verify: decode what was written before it
+    counts. progress: on stderr. Raises InputError, ModelError, OutputError, or DecodeMismatch where verify fails.
+    """
+    output = Path(output)
+    chosen = _codec(quality, checkpoint, codec)
+    autoencoder = _autoencoder(chosen, vae)
+    clip = open_source(source, fps, alpha, max_pixels)
+    with replacing(output) as (file, temporary):
+        count = _encode(clip, chosen, autoencoder, file, progress)
+        file.close()
+        if verify:
+            _verify(temporary, checkpoint, vae, max_pixels)
+        size = temporary.stat().st_size
+    shape = clip.properties
+    return ClipSummary(count, shape.width, shape.height, shape.rate, size, notes=tuple(clip.notes))
+
+
+def decompress_clip(
+    path: str | Path,
+    output: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    vae: str | Autoencoder | None = None,
+    salvage: bool = False,
+    lossless: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_frames: int = MAX_FRAMES,
+    progress: bool = False,
+) -> ClipSummary:
+    """The clip of a LIVE file as an mp4, a y4m or, where ``output`` has no suffix, a folder of PNGs (``live.video.sink``).
+
+    The file is checked to its end before anything is decoded. salvage: of a damaged one what can be decoded, the last good
+    frame in the place of those that cannot. lossless: every decoded frame to the bit. checkpoint, vae: as for
+    ``live.decompress``. max_pixels (of a frame), max_frames: more are refused. An older file is replaced. Raises
+    NotLiveFile, NewerFormat, UnknownModel, DamagedFile, DecodeMismatch, InputError for a picture's file, OutputError.
+    """
+    path, output = Path(path), Path(output)
+    check_clip_output(output, force=True)
+    count = 0
+    with ClipFrames(path, 0, checkpoint, vae, salvage, max_pixels, max_frames, check=not salvage) as frames:
+        shape = frames.header.properties
+        with open_sink(output, shape, lossless) as sink:
+            for frame in _watched(frames, frames.count, progress):
+                sink.write(frame)
+                count += 1
+    size = path.stat().st_size
+    return ClipSummary(count, shape.width, shape.height, shape.rate, size, frames.lost, tuple(frames.notes))
+
+
+def clip_frames(
+    path: str | Path,
+    start: int = 0,
+    *,
+    checkpoint: str | Path | None = None,
+    vae: str | Autoencoder | None = None,
+    salvage: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_frames: int = MAX_FRAMES,
+) -> ClipFrames:
+    """An iterator over the pictures (PIL, RGB, 8 bit) of a clip's LIVE file, from frame ``start`` on.
+
+    It decodes a frame when that is asked for, and raises what ``decompress_clip`` does: at once what is wrong with the
+    file as a whole, later what is wrong with a frame.
+    """
+    return ClipFrames(Path(path), start, checkpoint, vae, salvage, max_pixels, max_frames)
+
+
+class ClipFrames(Iterator[Image.Image]):
+    """See ``clip_frames``. ``header.properties`` holds size, frame rate and colour, ``count`` the number of frames of the
+    whole clip (None: its index is lost); ``lost`` how many have been replaced so far. To be closed, or a context."""
+
+    def __init__(
+        self,
+        path: Path,
+        start: int,
+        checkpoint: str | Path | None,
+        vae: str | Autoencoder | None,
+        salvage: bool,
+        max_pixels: int,
+        max_frames: int,
+        check: bool = False,
+    ) -> None:
+        require_file(path)
+        self._file, self._salvage = open(path, "rb"), salvage  # noqa: SIM115 - closed with the iterator
+        try:
+            self._reader = ClipReader(self._file, max_pixels, max_frames, salvage)
+            self.header, self.count = self._reader.header, self._reader.count
+            if check:
+                self._reader.check()
+            if start < 0 or (self.count is not None and start >= self.count):
+                raise InputError(f"{path} has frames 0 to {(self.count or 0) - 1}, and no frame {start}")
+            codec = _codec_of(self.header, checkpoint)
+            self._autoencoder = _autoencoder(codec, vae, self.header.autoencoder)
+            tiles = self.header.sections.get(TILES_TAG)
+            self._geometry = None if tiles is None else Geometry.unpack(tiles)
+        except BaseException:
+            self._file.close()
+            raise
+        self._codec, self.lost, self._first_lost = clip_codec(codec), 0, 0
+        self._pictures = self._decoded(start)
+
+    def __next__(self) -> Image.Image:
+        return next(self._pictures)
+
+    def __enter__(self) -> ClipFrames:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; no frame comes after that."""
+        self._pictures.close()
+        self._file.close()
+
+    @property
+    def notes(self) -> list[str]:
+        """What salvage found, in sentences, complete once the frames were read."""
+        notes = []
+        if self.lost:
+            which = f"{self.lost}, the first is {self._first_lost}"
+            notes.append(f"lost frames: {which}; the nearest good one before stands in the place of each")
+        if self.count is None:
+            notes.append("the end of the file is lost, and with it how many frames there were")
+        return notes
+
+    def _decoded(self, start: int) -> Iterator[Image.Image]:
+        """The pictures; of lost ones the one before, and of those before the first whole one, that one."""
+        state, follows, last, waiting = None, False, None, 0
+        for frame in self._reader.frames(start):
+            try:
+                if frame.stream is None or not (frame.intra or follows):
+                    raise DamagedFile("it is lost")
+                latents, state = self._latents(frame, None if frame.intra else state)
+                follows = True
+            except (DamagedFile, DecodeMismatch) as error:
+                if not self._salvage:
+                    raise type(error)(f"frame {frame.number}: {error}") from None
+                follows, latents = False, None
+                self._first_lost = self._first_lost if self.lost else frame.number
+                self.lost += 1
+            if frame.number < start:
+                continue
+            last = last if latents is None else self._picture(latents)
+            if last is None:
+                waiting += 1
+                continue
+            for _ in range(waiting + 1):
+                yield last
+            waiting = 0
+        if last is None:
+            raise DamagedFile("the file is damaged: none of its frames is whole")
+
+    def _latents(self, frame: Frame, state: Any) -> tuple[Tensor, Any]:
+        clip, factor = self.header.properties, self._autoencoder.factor
+        height, width = math.ceil(clip.height / factor), math.ceil(clip.width / factor)
+        port = Read(frame.stream, self._codec.symbol_count(height, width, frame.intra))
+        latents, following = self._codec.decode(port, height, width, state)
+        if port.crc != frame.symbols_crc:
+            raise DecodeMismatch(MISMATCH)
+        return latents, following
+
+    def _picture(self, latents: Tensor) -> Image.Image:
+        clip = self.header.properties
+        return decode_picture(self._autoencoder, latents, (clip.width, clip.height), self._geometry)
+
+
+def _encode(clip: Source, codec: LatentCodec, autoencoder: Autoencoder, file: BinaryIO, progress: bool) -> int:
+    """Write a clip's frames; returns how many there were."""
+    coder, writer, state = clip_codec(codec), None, None
+    for frame in _watched(clip.frames(), clip.count, progress):
+        latents, geometry = encode_picture(autoencoder, frame)
+        if writer is None:
+            writer = ClipWriter(file, _header(clip, codec, autoencoder, geometry))
+        intra = writer.count % coder.intra_period == 0
+        port = Write()
+        state = coder.encode(port, latents, None if intra else state)
+        writer.add(port.stream(), port.crc, intra)
+    if writer is None:
+        raise InputError("the clip holds no frames")
+    writer.finish()
+    return writer.count
+
+
+def _watched(frames: Iterator[Image.Image], count: int | None, progress: bool) -> Iterator[Image.Image]:
+    """The frames, under a progress bar that is gone when the work is done: what is to be said then is said in lines."""
+    return tqdm(frames, total=count, unit="frame", leave=False, file=sys.stderr, disable=not progress)
+
+
+def _header(clip: Source, codec: LatentCodec, autoencoder: Autoencoder, geometry: Geometry | None) -> ClipHeader:
+    return ClipHeader(
+        codec_id=codec.codec_id,
+        model=bytes.fromhex(codec.identity)[:8],
+        autoencoder=bytes.fromhex(autoencoder.identity)[:4],
+        quality=codec.quality_byte,
+        properties=clip.properties,
+        intra_period=clip_codec(codec).intra_period,
+        sections={TILES_TAG: geometry.pack()} if geometry else {},
+    )
+
+
+def _verify(path: Path, checkpoint: str | Path | None, vae: str | Autoencoder | None, max_pixels: int) -> None:
+    """Decode a file that was just written; DecodeMismatch when that fails."""
+    try:
+        with ClipFrames(path, 0, checkpoint, vae, False, max_pixels, sys.maxsize, check=True) as frames:
+            for _ in frames:
+                pass
+    except LiveError as error:
+        raise DecodeMismatch(f"what was written does not decode ({error}); not kept") from None

@@ -1,0 +1,61 @@
+"""What every codec of clips is: the latents of frames that follow one another <-> symbols. Knows no files.
+
+A codec sees one frame at a time and what it chose to remember of the one before, its *state*::
+
+    state = codec.encode(port, latents, state)          # Write or Count
+    latents, state = codec.decode(port, h, w, state)    # Read
+
+At an intra frame the state that goes in is None. Encoder and decoder must come to the same state, in integers wherever
+it selects probabilities, or the next frame's symbols are not those that were written.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor
+
+from ..codecs.base import LatentCodec
+from ..coder import Port
+
+
+class ClipCodec(ABC):
+    """A codec of clips. intra_period: every so many frames it needs an intra frame."""
+
+    intra_period: int
+
+    @abstractmethod
+    def encode(self, port: Port, latents: Tensor, state: Any) -> Any:
+        """Pass a frame's latents (1, c, h, w) of any size through Count or Write; returns the state for the next frame."""
+
+    @abstractmethod
+    def decode(self, port: Port, height: int, width: int, state: Any) -> tuple[Tensor, Any]:
+        """A frame's latents (1, c, height, width) from Read, and the state for the next frame."""
+
+    @abstractmethod
+    def symbol_count(self, height: int, width: int, intra: bool) -> int:
+        """How many symbols a frame of this size passes."""
+
+
+class FrameByFrame(ClipCodec):
+    """Every frame an intra frame, by a codec of pictures' latents."""
+
+    intra_period = 1
+
+    def __init__(self, codec: LatentCodec) -> None:
+        self._codec = codec
+
+    def encode(self, port: Port, latents: Tensor, state: None) -> None:
+        self._codec.encode(port, latents)
+
+    def decode(self, port: Port, height: int, width: int, state: None) -> tuple[Tensor, None]:
+        return self._codec.decode(port, height, width), None
+
+    def symbol_count(self, height: int, width: int, intra: bool) -> int:
+        return self._codec.symbol_count(*self._codec.padded(height, width))
+
+
+def clip_codec(codec: LatentCodec | ClipCodec) -> ClipCodec:
+    """The codec of a checkpoint as one of clips: itself if it is one, else frame by frame."""
+    return codec if isinstance(codec, ClipCodec) else FrameByFrame(codec)

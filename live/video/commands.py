@@ -1,0 +1,162 @@
+"""What the verbs of the ``live`` command do with clips. Heavy imports stay inside the functions that need them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import facts_of
+from ..commands import FILE_SUFFIX, check_suffix
+from ..container import CLIP_VERSION, MAGIC
+from ..errors import DamagedFile, InputError, LiveError
+from ..files import check_output, require_file
+from .container import ClipReader
+from .properties import MATRICES
+
+CLIP_SUFFIXES = frozenset([
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".y4m", ".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".wmv",
+    ".asf", ".flv", ".ogv", ".3gp", ".mxf", ".nut", ".ivf", ".h264", ".264", ".h265", ".265", ".hevc", ".obu", ".vvc", ".dv",
+])  # fmt: skip
+MANY = 20
+"""Damaged frames that are listed."""
+
+
+def is_source(args: Namespace) -> bool:
+    """Whether ``live compress`` is asked for a clip: by the input's suffix, --fps, a folder's output, or a GIF that moves."""
+    if args.fps is not None or args.input.suffix.lower() in CLIP_SUFFIXES:
+        return True
+    if args.input.is_dir():
+        return bool(args.output) and args.output.suffix.lower() == FILE_SUFFIX and not args.output.is_dir()
+    return args.input.suffix.lower() == ".gif" and _moves(args.input)
+
+
+def _moves(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return getattr(image, "n_frames", 1) > 1
+    except Exception:  # Pillow's readers raise anything on damaged data, and say more when it is read as a picture
+        return False
+
+
+def holds_clip(path: Path) -> bool:
+    """Whether a file is of the clips' format version; False also for what cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == MAGIC + bytes([CLIP_VERSION])
+    except OSError:
+        return False
+
+
+def compress(args: Namespace) -> int:
+    """live compress: a clip."""
+    folder = args.input.is_dir()
+    default = args.input.parent / (args.input.name + FILE_SUFFIX) if folder else args.input.with_suffix(FILE_SUFFIX)
+    output = args.output or default
+    if not folder:
+        require_file(args.input)
+        if args.alpha is not None:
+            raise InputError(f"{args.input} is a clip; --alpha is for pictures")
+    if args.target_bpp is not None:
+        raise InputError(f"{args.input} is a clip; choose a quality instead of --target-bpp")
+    check_suffix(output, FILE_SUFFIX)
+    check_output(output, args.force)
+    from . import api
+
+    done = api.compress_clip(
+        args.input, output, args.quality, codec=args.codec, checkpoint=args.checkpoint, vae=args.vae, fps=args.fps,
+        alpha=args.alpha, max_pixels=args.max_pixels, verify=args.verify, progress=True,
+    )  # fmt: skip
+    _say(args.input, done.notes)
+    print(f"{output}: {done.frames} frames, {done.bytes} bytes, {done.bpp:.4f} bpp")
+    return 0
+
+
+def decompress(args: Namespace) -> int:
+    """live decompress: a clip; exit code 1 when frames were lost, which --salvage alone allows."""
+    output = args.output or args.input.with_suffix(".mp4")
+    from . import api
+    from .sink import check_clip_output
+
+    check_clip_output(output, args.force)
+    done = api.decompress_clip(
+        args.input, output, checkpoint=args.checkpoint, vae=args.vae, salvage=args.salvage, lossless=args.lossless,
+        max_pixels=args.max_pixels, max_frames=args.max_frames, progress=True,
+    )  # fmt: skip
+    _say(args.input, done.notes)
+    print(f"{output}: {done.frames} frames, {done.width} x {done.height}, {done.rate} a second")
+    return 1 if done.notes else 0
+
+
+def _say(path: Path, notes: tuple[str, ...]) -> None:
+    for note in notes:
+        print(f"live: {path}: {note}", file=sys.stderr)
+
+
+def info(args: Namespace) -> int:
+    """live info: a clip's header and every record's length and checksum; exit code 1 when it is damaged. Never loads torch."""
+    with open(args.input, "rb") as file:
+        try:
+            facts = _facts(args.input, ClipReader(file, sys.maxsize, sys.maxsize, salvage=True))
+        except LiveError as error:
+            raise type(error)(f"{args.input}: {error}") from None
+        facts["damage"] = _damage(file)
+    if args.json:
+        print(json.dumps(facts))
+    else:
+        print("\n".join(f"{key:18} {value}" for key, value in facts.items()))
+    if facts["damage"]:
+        print(f"live: {args.input}: {facts['damage']}", file=sys.stderr)
+    return 1 if facts["damage"] else 0
+
+
+def _damage(file: Any) -> str | None:
+    """What is wrong with a clip's file, None when it is whole."""
+    try:
+        ClipReader(file, sys.maxsize, sys.maxsize).check()
+    except DamagedFile as error:
+        return str(error)
+    return None
+
+
+def _facts(path: Path, reader: ClipReader) -> dict[str, Any]:
+    clip, size = reader.header.properties, path.stat().st_size
+    count = intra = streams = damaged = 0
+    shortest, longest, first = sys.maxsize, 0, []
+    for frame in reader.frames():
+        count += 1
+        if frame.stream is None:
+            damaged += 1
+            first += [frame.number] if len(first) < MANY else []
+            continue
+        intra += frame.intra
+        streams += len(frame.stream)
+        shortest, longest = min(shortest, frame.length), max(longest, frame.length)
+    whole = count - damaged
+    return {
+        "file": str(path),
+        "bytes": size,
+        "kind": "clip",
+        "width": clip.width,
+        "height": clip.height,
+        "frames": count,
+        "frames_per_second": str(clip.rate),
+        "seconds": round(float(count / clip.rate), 3),
+        "bpp": round(8 * size / (max(count, 1) * clip.width * clip.height), 5),
+        "bytes_a_frame": round(size / max(count, 1), 1),
+        "shortest_frame": shortest if whole else None,
+        "longest_frame": longest if whole else None,
+        "intra_frames": intra,
+        "intra_period": reader.header.intra_period,
+        "overhead_bytes": size - streams,
+        "pixel_aspect": str(clip.aspect),
+        "matrix": MATRICES[clip.colour.matrix],
+        "range": "full" if clip.colour.full_range else "limited",
+        **facts_of(reader.header),
+        "damaged_frames": damaged,
+        "first_damaged": first,
+    }

@@ -1,0 +1,97 @@
+"""Moving pictures, clips of them by ffmpeg, and a codec that predicts: what the tests of video share."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import live
+from live.video.codec import ClipCodec
+from live.video.container import ClipReader
+from live.video.ffmpeg import binary
+from live.video.properties import Properties
+from live.video.sink import open_sink
+from live.video.source import open_source
+
+RATE = Fraction(30000, 1001)
+DEFAULT = ("-crf", "4", "-pix_fmt", "yuv420p")
+
+
+def moving(width: int, height: int, count: int) -> Iterator[Image.Image]:
+    """Soft waves of strong colours that move two pixels a frame: a wrong matrix, range or place of chroma shows."""
+    rows, columns = np.mgrid[0:height, 0 : width + 2 * count] / 7.0
+    waves = [128 + 110 * np.sin(columns / (2 + c) + rows / (4 - c) + 2 * c) for c in range(3)]
+    whole = Image.fromarray(np.stack(waves, -1).round().astype(np.uint8))
+    for number in range(count):
+        yield whole.crop((2 * number, 0, 2 * number + width, height))
+
+
+def make_clip(path: Path, *options: str, size=(48, 32), count=5, rate="25", before: tuple[str, ...] = ()) -> Path:
+    """A clip by ffmpeg of frames of ``moving``, H.264 nearly without loss unless the options say else."""
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*size), "-framerate", rate, "-i", "pipe:0"]
+    command = [binary(), "-loglevel", "error", "-y", *raw, *before, *(options or DEFAULT), str(path)]
+    frames = b"".join(frame.tobytes() for frame in moving(*size, count))
+    done = subprocess.run(command, input=frames, capture_output=True, text=False)
+    assert not done.returncode, done.stderr
+    return path
+
+
+def read(source: object, **options) -> tuple[Properties, list[np.ndarray], list[str]]:
+    clip = open_source(source, **options)
+    frames = [np.asarray(frame) for frame in clip.frames()]
+    return clip.properties, frames, clip.notes
+
+
+def write(path: Path, properties: Properties, lossless: bool = False, count: int = 5) -> list[np.ndarray]:
+    frames = list(moving(properties.width, properties.height, count))
+    with open_sink(path, properties, lossless) as sink:
+        for frame in frames:
+            sink.write(frame)
+    return [np.asarray(frame) for frame in frames]
+
+
+def psnr(a: list[np.ndarray], b: list[np.ndarray]) -> float:
+    error = np.mean((np.stack(a).astype(float) - np.stack(b)) ** 2)
+    return 10 * np.log10(255**2 / error) if error else np.inf
+
+
+class Differences(ClipCodec):
+    """A temporal codec for tests: what a frame's latents differ by from the decoded ones before, every third frame whole."""
+
+    intra_period = 3
+
+    def __init__(self, codec) -> None:
+        self._codec = codec
+
+    def encode(self, port, latents, state):
+        before = 0 if state is None else state
+        coded = self._codec.reconstruct(self._codec.encode(port, latents - before))
+        return coded[:, :, : latents.shape[2], : latents.shape[3]] + before
+
+    def decode(self, port, height, width, state):
+        latents = self._codec.decode(port, height, width) + (0 if state is None else state)
+        return latents, latents
+
+    def symbol_count(self, height, width, intra):
+        return self._codec.symbol_count(*self._codec.padded(height, width))
+
+
+def frames_of(path: Path, **options) -> list[np.ndarray]:
+    with live.clip_frames(path, **options) as frames:
+        return [np.asarray(frame) for frame in frames]
+
+
+def places(path: Path) -> list[tuple[int, int]]:
+    with open(path, "rb") as file:
+        return [(frame.place, frame.length) for frame in ClipReader(file).frames()]
+
+
+def live_clip(folder: Path) -> Path:
+    """A LIVE file of eight frames of 37 x 21."""
+    live.compress_clip(moving(37, 21, 8), folder / "clip.live", 2, fps="30000/1001")
+    return folder / "clip.live"
