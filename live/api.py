@@ -28,10 +28,6 @@ from .tiles import Geometry
 DEFAULT_VAE = "compact"
 LARGEST_LATENT = 2.0**30
 """A file of larger ones (or of NaN), which its symbols can be forged to make, is refused: an autoencoder would overflow."""
-MISMATCH = (
-    "the file decoded differently than it was encoded (symbol checksum); "
-    "the file is whole, so report this with the output of: live info"
-)
 
 
 def compress(
@@ -236,11 +232,19 @@ def _pack(
 def _read_latents(file: LiveFile, codec: LatentCodec, height: int, width: int) -> Tensor:
     port: Port = Read(file.stream, codec.symbol_count(*codec.padded(height, width)))
     latents = codec.decode(port, height, width)
-    if port.crc != file.symbols_crc:
-        raise DecodeMismatch(MISMATCH)
+    check_decoded(latents, port.crc, file.symbols_crc)
+    return latents
+
+
+def check_decoded(latents: Tensor, crc: int, stated: int) -> None:
+    """DecodeMismatch unless the symbols had the CRC that the file states; DamagedFile when latents are out of all bounds."""
+    if crc != stated:
+        raise DecodeMismatch(
+            "the file decoded differently than it was encoded (symbol checksum); "
+            "the file is whole, so report this with the output of: live info"
+        )
     if not (latents.abs() <= LARGEST_LATENT).all():
         raise DamagedFile("the file is damaged: its latents are out of all bounds")
-    return latents
 
 
 def _codec(quality: float | None, checkpoint: str | Path | None, name: str | None = None) -> LatentCodec:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..api import MISMATCH, _autoencoder, _codec, _codec_of
+from ..api import _autoencoder, _codec, _codec_of, check_decoded
 from ..codecs.base import LatentCodec
 from ..coder import Read, Write
 from ..container import MAX_PIXELS, TILES_TAG
@@ -224,8 +224,7 @@ class ClipFrames(Iterator[Image.Image]):
         height, width = math.ceil(clip.height / factor), math.ceil(clip.width / factor)
         port = Read(frame.stream, self._codec.symbol_count(height, width, frame.intra))
         latents, following = self._codec.decode(port, height, width, state)
-        if port.crc != frame.symbols_crc:
-            raise DecodeMismatch(MISMATCH)
+        check_decoded(latents, port.crc, frame.symbols_crc)
         return latents, following
 
     def _picture(self, latents: Tensor) -> Image.Image:
