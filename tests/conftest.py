@@ -72,7 +72,7 @@ def export_small_vq(folder: Path) -> str:
     compact = CompactAutoencoder(folder / "compact.safetensors", "compact")
     torch.manual_seed(0)
     net = VqNet(SMALL_VQ)
-    net.start_from(compact.net, [to_tensor(photo(128, 128, seed)) * 2 - 1 for seed in range(4)])
+    net.start_from(compact.net, torch.ones(4), [to_tensor(photo(128, 128, seed)) * 2 - 1 for seed in range(4)])
     weights = {name: tensor.half() for name, tensor in net.state_dict().items()}
     weights["latent_mean"], weights["latent_std"] = torch.zeros(8), torch.ones(8)
     card = {"kind": "autoencoder", "network": "vq", "model": asdict(SMALL_VQ)}

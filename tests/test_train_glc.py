@@ -122,7 +122,7 @@ def test_stage_three_goes_on_with_the_predictor_of_stage_two(trained, photos, co
     aids, init = trained / "runs" / "stage2", trained / "stage2" / CODEC
     autoencoder = VqAutoencoder(trained / "stage2" / VQ, "vq")
     state = torch.load(aids / "state.pt", weights_only=True)["ema"]
-    model = GlcStage(config, photos, autoencoder, init, aids).model
+    model = GlcStage(config, photos, autoencoder, init, [aids]).model
     for name, value in model.predictor.state_dict().items():
         assert torch.equal(value, state[f"predictor.{name}"])
     for name, value in load_file(init).items():
@@ -130,11 +130,11 @@ def test_stage_three_goes_on_with_the_predictor_of_stage_two(trained, photos, co
             assert torch.equal(model.codec.state_dict()[name], value.float()), name
     wider = replace(config, predictor=replace(config.predictor, mlp=24))
     with pytest.raises(ConfigError, match="in another size"):
-        GlcStage(wider, photos, autoencoder, init, aids)
+        GlcStage(wider, photos, autoencoder, init, [aids])
     with pytest.raises(ConfigError, match="of another codec or size"):
         GlcStage(replace(config, model=replace(config.model, codebook=9)), photos, autoencoder, init)
     with pytest.raises(ModelError, match="no training state"):
-        GlcStage(config, photos, autoencoder, init, trained / "nothing")
+        GlcStage(config, photos, autoencoder, init, [trained / "nothing"])
 
 
 def stage_of(number: int, trained: Path, photos: Path, configs: Path, compact: Path):
@@ -145,7 +145,7 @@ def stage_of(number: int, trained: Path, photos: Path, configs: Path, compact: P
         return VqStage(config, photos, compact), config
     config = parse(GlcTrainConfig, values)
     autoencoder = VqAutoencoder(trained / f"stage{number - 1}" / VQ, "vq")
-    start = (trained / "stage2" / CODEC, trained / "runs" / "stage2") if number == 3 else (None, None)
+    start = (trained / "stage2" / CODEC, [trained / "runs" / "stage2"]) if number == 3 else ()
     return GlcStage(config, photos, autoencoder, *start), config
 
 

@@ -2,8 +2,8 @@
 
     python -m training.train_vq --config configs/glc_stage1.yaml --data DIR --run runs/glc-1 [--compact PATH | --init PATH]
 
-``--compact``: an exported ``compact``, its rate model beside it, that the autoencoder grows from; ``--init``: an exported
-VQ autoencoder to take further.
+``--compact``: an exported ``compact`` that the autoencoder grows from, by the steps of its rate model where that lies
+beside it; ``--init``: an exported VQ autoencoder to take further.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ class VqStage:
             raise ConfigError("the published VQGAN has a shape of its own and cannot grow from compact; leave it out")
         compact = _loaded(path, CompactAutoencoder, self.config.model.inner)
         pictures, _ = self.train.batch(self.config.schedule.seed, 0, COMPONENT_PHOTOS, COMPONENT_CROP)
-        rate_model, _ = read_artefact(rate_model_path(path), "rate_model")
-        gain = rate_model["log_gain"][COMPONENT_LEVEL].float().exp()
+        gain = torch.ones(compact.channels)
+        if rate_model_path(path).is_file():
+            gain = read_artefact(rate_model_path(path), "rate_model")[0]["log_gain"][COMPONENT_LEVEL].float().exp()
         self.model.net.start_from(compact.net, gain, [p * 2 - 1 for p in pictures.split(16)])
 
     def place(self, share: Share) -> None:
