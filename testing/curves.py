@@ -1,7 +1,7 @@
 """Figures: rate-distortion curves from the table of results, and pictures side by side.
 
-python -m testing.curves --points points.csv --metrics psnr,lpips_alex,dists --out rd.svg [--reference original]
-                         [--published results/published.csv]
+python -m testing.curves --points points.csv --metrics psnr,lpips_alex,dists --out rd.svg [--reference autoencoder]
+                         [--dataset NAME] [--published results/published.csv]
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from PIL import Image
 
 from live.command import Parser, run
 from live.errors import InputError
+from live.files import check_output
 
 from .ours import codec_of
-from .results import METRICS, REFERENCES, load, load_published, mean_per_setting
+from .results import METRICS, REFERENCES, load, load_published, mean_per_setting, names_of, of_dataset, select
 
 COLOURS = {
     "live_plus": "#d1495b",
@@ -70,15 +71,17 @@ def rd_plot(
 ) -> None:
     """Draw one panel a metric over bpp: means per setting over the pictures, each curve labelled at its end.
 
-    points: as ``results.load`` gives them, of one dataset. The reference is named in the title. published: others'
+    points: as ``results.load`` gives them, of one dataset; drawn is the mean over the pictures that every codec coded at
+    all its settings. The reference is named in the title. published: others'
     figures, as ``results.load_published`` gives them, dashed. The format follows the suffix of ``path`` (.png, .pdf,
     .svg). InputError when there is nothing to draw.
     """
     if path.suffix not in FIGURE_SUFFIXES:
         raise InputError(f"no figure format is known for {path.name}; use one of {', '.join(FIGURE_SUFFIXES)}")
-    means = mean_per_setting(points[points["reference"] == reference])
-    if means.empty:
+    codecs = list(points.loc[points["reference"] == reference, "codec"].unique())
+    if not codecs:
         raise InputError(f"there are no points {REFERENCES[reference]} to draw")
+    means = mean_per_setting(select(points, codecs, reference))
     for metric in metrics:
         if means[metric].isna().all():
             raise InputError(f"the results hold no {metric}; run testing.evaluate with it")
@@ -220,14 +223,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--points", type=Path, required=True, metavar="CSV", help="results of testing.evaluate")
     parser.add_argument("--metrics", default="psnr,lpips_alex", metavar="A,B", help=f"of {', '.join(METRICS)}")
     parser.add_argument("--reference", choices=REFERENCES, default="original")
+    parser.add_argument("--dataset", metavar="NAME", help="needed when the results hold several")
     parser.add_argument("--published", type=Path, metavar="CSV", help="others' figures, to be dashed")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="figure: .png, .svg or .pdf")
     args = parser.parse_args(argv)
-    metrics = [name for name in args.metrics.split(",") if name]
-    if unknown := [name for name in metrics if name not in METRICS]:
-        raise InputError(f"unknown metric {unknown[0]}; choose from {', '.join(METRICS)}")
+    metrics = names_of(args.metrics, "metric", METRICS)
+    check_output(args.out, force=True)
     published = load_published(args.published) if args.published else None
-    rd_plot(load(args.points), metrics, args.out, reference=args.reference, published=published)
+    points = of_dataset(load(args.points), args.dataset)
+    rd_plot(points, metrics, args.out, reference=args.reference, published=published)
     print(args.out)
     return 0
 
