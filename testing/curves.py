@@ -72,9 +72,8 @@ def rd_plot(
     """Draw one panel a metric over bpp: means per setting over the pictures, each curve labelled at its end.
 
     points: as ``results.load`` gives them, of one dataset; drawn is the mean over the pictures that every codec coded at
-    all its settings. The reference is named in the title. published: others'
-    figures, as ``results.load_published`` gives them, dashed. The format follows the suffix of ``path`` (.png, .pdf,
-    .svg). InputError when there is nothing to draw.
+    all its settings. The reference is named in the title. published: others' figures, as ``results.load_published`` gives
+    them, dashed. The format follows the suffix of ``path`` (.png, .pdf, .svg). InputError when there is nothing to draw.
     """
     if path.suffix not in FIGURE_SUFFIXES:
         raise InputError(f"no figure format is known for {path.name}; use one of {', '.join(FIGURE_SUFFIXES)}")
@@ -85,15 +84,18 @@ def rd_plot(
     for metric in metrics:
         if means[metric].isna().all():
             raise InputError(f"the results hold no {metric}; run testing.evaluate with it")
+    pictures = int(means["pictures"].max())
+    title = f"{means['dataset'].iloc[0]}, {pictures} picture{'s' * (pictures > 1)}, {REFERENCES[reference]}"
+    if published is not None:
+        published = published[published["reference"] == reference].dropna(subset=metrics, how="all")
+        title += "" if published.empty else "; dashed: as published"
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 4.2), squeeze=False)
+        figure.suptitle(title, fontsize=9)
         for axis, metric in zip(axes[0], metrics, strict=True):
             _panel(axis, means.dropna(subset=[metric]), metric, log_rate)
             if published is not None:
-                _dashed(axis, published[published["reference"] == reference], metric)
-        pictures = int(means["pictures"].max())
-        title = f"{', '.join(means['dataset'].unique())}, {pictures} pictures, {REFERENCES[reference]}"
-        figure.suptitle(title.replace("1 pictures", "1 picture") if pictures == 1 else title, fontsize=9)
+                _dashed(axis, published, metric)
         figure.tight_layout()
         for axis in axes[0]:
             for dashed in (False, True):  # those of the dashed curves stand further in, where these end
@@ -130,7 +132,7 @@ def _dashed(axis: Axes, published: pd.DataFrame, metric: str) -> None:
     for name, curve in published.dropna(subset=[metric]).groupby("name", sort=False):
         colour = colours[name]
         axis.plot(curve["bpp"], curve[metric], "--", color=colour, linewidth=1.1, marker="x", markersize=3)
-        _name(axis, f"{name} (published)", curve, metric, color=colour, style="italic")
+        _name(axis, str(name), curve, metric, color=colour, style="italic")
 
 
 def _name(axis: Axes, label: str, curve: pd.DataFrame, metric: str, **style: str) -> None:

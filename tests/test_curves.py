@@ -124,7 +124,8 @@ def test_published_figures_are_drawn_dashed_where_their_reference_is(tmp_path, m
     (tmp_path / "published.csv").write_text(pd.DataFrame(rows, columns=columns).assign(source="x").to_csv(index=False))
     path = tmp_path / "rd.svg"
     rd_plot(points(["jpeg"]), ["psnr"], path, published=load_published(tmp_path / "published.csv"))
-    assert {text.get_text() for text in drawn[0].texts} == {"JPEG 4:2:0", "Other (published)"}
+    assert {text.get_text() for text in drawn[0].texts} == {"JPEG 4:2:0", "Other"}
+    assert drawn[0].figure.get_suptitle().endswith("dashed: as published")
     assert [line.get_linestyle() for line in drawn[0].lines] == ["-", "--"]
     first = path.read_bytes()
     rd_plot(points(["jpeg"]), ["psnr"], path, published=load_published(tmp_path / "published.csv"))
