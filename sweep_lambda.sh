@@ -1,72 +1,98 @@
 #!/usr/bin/env bash
-# A lambda sweep: train -> export a codec for every lambda, from fine to coarse, each from the last one's weights;
-# then evaluate all of them beside the peers and plot.
+# A lambda sweep: train -> export a codec for every lambda, from fine to coarse; then evaluate all of them beside the
+# peers and plot.
 #
 #     LIVE_TRAIN=PHOTOS ./sweep_lambda.sh [CONFIG [LAMBDA ...]]     configs/live_plus.yaml and its lambdas by default
 #     ./sweep_lambda.sh --quick                                    the whole chain in minutes, on scikit-image's photos
 #
-# Everything goes to out/sweep_NAME (LIVE_SWEEPS: another folder than out): runs/ holds training states, NAME/ the
-# checkpoints, points.csv every measured point, beside its plots. What is there already is skipped and an interrupted
-# training resumes: run the same command again to go on.
+# Each codec starts from the last one's weights. Where the configuration says "after: OTHER.yaml" it starts from that
+# sweep's checkpoint of its own lambda, and what is missing of that sweep is trained first.
 #
-# LIVE_EVAL: folder of photos to evaluate on (Kodak where LIVE_KODAK points or kodak/ is filled, else scikit-image's)
-# LIVE_CODECS: peers to evaluate beside (jpeg,webp,heif,avif); LIVE_METRICS (psnr,lpips_alex,dists)
+# Everything goes to out/sweep_NAME: runs/ holds training states, NAME/ the checkpoints, files/ the coded pictures;
+# points.csv every measured point, beside rd.png and report.html. What is there already is skipped and an interrupted
+# training resumes: run the same command again to go on. Remove the folder to begin anew.
+#
+# LIVE_TRAIN    folder of photos to train on; LIVE_LATENTS: their cache, by training.latent_cache
+# LIVE_VAE      autoencoder to train on (compact); NAME then ends in it
+# LIVE_LAUNCH   what runs the training (python), such as "accelerate launch" or "torchrun --nproc_per_node 8"
+# LIVE_EVAL     folder of photos to evaluate on (Kodak where LIVE_KODAK points or kodak/ is filled, else scikit-image's)
+# LIVE_CODECS   what to evaluate beside (jpeg,webp,heif,avif): peers, live_plus, other sweeps' folders of checkpoints
+# LIVE_METRICS  (psnr,lpips_alex,dists)
+# LIVE_SWEEPS   another folder than out
 set -euo pipefail
-for folder in LIVE_TRAIN LIVE_EVAL LIVE_KODAK LIVE_SWEEPS; do # relative to where the user is
-    [ -z "${!folder:-}" ] || export "$folder=$(realpath -m "${!folder}")"
-done
-cd "$(dirname "${BASH_SOURCE[0]}")"
-source scripts/env.sh
+
+refuse() {
+    echo "live: $*" >&2
+    exit 2
+}
 
 quick=
-if [ "${1:-}" = --quick ]; then
-    quick=1
-    shift
-fi
 default=configs/live_plus.yaml
-[ -z "$quick" ] || default=configs/quick.yaml
-config=${1:-$default}
-[ $# -eq 0 ] || shift
-if [ $# -eq 0 ]; then
-    lambdas=$(python -m training.train_codec --config "$config" --list)
-    set -- $lambdas
-fi
-if [ $# -eq 0 ]; then
-    echo "live: $config lists no lambdas; give some: ./sweep_lambda.sh $config 2.5 0.4" >&2
-    exit 2
-fi
-name=$(basename "$config" .yaml)
-out=${LIVE_SWEEPS:-out}/sweep_$name
-if [ -n "$quick" ]; then
-    train=$(python -m scripts.sample_photos "$out/tiles" --tiles)
-else
-    train=${LIVE_TRAIN:?set LIVE_TRAIN to a folder of training photos}
-fi
+case "${1:-}" in
+    -h | --help)
+        sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        exit
+        ;;
+    --quick)
+        quick=1
+        default=configs/quick.yaml
+        shift
+        ;;
+    -*) refuse "unknown option $1 (see ./sweep_lambda.sh --help)" ;;
+esac
+[ -n "$quick" ] || [ -n "${LIVE_TRAIN:-}" ] || refuse "set LIVE_TRAIN to a folder of training photos"
+source "$(dirname "${BASH_SOURCE[0]}")/scripts/env.sh"
 
-quality=$#
-init=()
-for lambda in "$@"; do
-    checkpoint=$out/$name/lambda-$lambda.safetensors
-    if [ ! -f "$checkpoint" ]; then
-        run=$out/runs/lambda-$lambda
-        python -m training.train_codec --config "$config" --lambda "$lambda" --data "$train" --run "$run" "${init[@]}"
-        python -m training.export codec --run "$run" --quality "$quality" -o "$checkpoint"
+config=${1:-$live_root/$default}
+[ $# -eq 0 ] || shift
+# The sweep's lambdas and, below them, its configuration after those that come before it.
+plan=$(python -m training.train_codec --config "$config" --list "$@")
+mapfile -t configs <<<"$plan"
+read -ra lambdas <<<"${configs[0]}"
+vae=${LIVE_VAE:-compact}
+[[ $vae != */* || ! -e $vae ]] || vae=$(realpath "$vae") # its checkpoints name it
+
+before=
+for config in "${configs[@]:1}"; do
+    name=$(basename "$config" .yaml)
+    [ "$vae" = compact ] || name+=-$(basename "$vae" .safetensors)
+    out=${LIVE_SWEEPS:-$live_root/out}/sweep_$name
+    if [ -n "$quick" ]; then
+        LIVE_TRAIN=$(python -m scripts.sample_photos "$out/tiles" --tiles)
     fi
-    init=(--init "$checkpoint")
-    quality=$((quality - 1))
+    options=(--config "$config" --vae "$vae" --data "$LIVE_TRAIN")
+    [ -z "${LIVE_LATENTS:-}" ] || options+=(--latents "$LIVE_LATENTS")
+    quality=${#lambdas[@]}
+    last=
+    for lambda in "${lambdas[@]}"; do
+        checkpoint=$out/$name/lambda-$lambda.safetensors
+        if [ ! -f "$checkpoint" ]; then
+            echo "$name at lambda $lambda" >&2
+            init=${before:+$before/lambda-$lambda.safetensors}
+            init=${init:-$last}
+            run=$out/runs/lambda-$lambda
+            ${LIVE_LAUNCH:-python} -m training.train_codec "${options[@]}" --lambda "$lambda" --run "$run" \
+                ${init:+--init "$init"}
+            python -m training.export codec --run "$run" --quality "$quality" --vae "$vae" -o "$checkpoint"
+        fi
+        last=$checkpoint
+        quality=$((quality - 1))
+    done
+    before=$out/$name
 done
 
 data=${LIVE_EVAL:-${LIVE_KODAK:-}}
-[ -n "$data" ] || { [ -f kodak/kodim01.png ] && data=kodak; } || data=$(python -m scripts.sample_photos "$out/photos")
+[ -n "$data" ] || { [ -f "$live_root/kodak/kodim01.png" ] && data=$live_root/kodak; } ||
+    data=$(python -m scripts.sample_photos "$out/photos")
 limit=()
-codecs=${LIVE_CODECS:-jpeg,webp,heif,avif}
+codecs=$out/$name,${LIVE_CODECS:-jpeg,webp,heif,avif}
 metrics=${LIVE_METRICS:-psnr,lpips_alex,dists}
 if [ -n "$quick" ]; then
-    codecs=jpeg
+    codecs=$out/$name,jpeg
     limit=(--limit 2)
     data=$(python -m scripts.sample_photos "$out/photos")
 fi
 python -m live.metrics.weights alex vgg dists >/dev/null
-python -m testing.evaluate --data "$data" --codecs "$out/$name,$codecs" --metrics "$metrics" --out "$out" "${limit[@]}"
-python -m testing.report --data "$data" --ours "$out/$name" --out "$out"
+python -m testing.evaluate --data "$data" --codecs "$codecs" --metrics "$metrics" --out "$out" "${limit[@]}"
+python -m testing.report --data "$data" --ours "$codecs" --out "$out"
 python -m testing.curves --points "$out/points.csv" --metrics "$metrics" --out "$out/rd.png"

@@ -18,7 +18,7 @@ import pandas as pd
 from live.command import Parser, run
 from live.errors import InputError
 
-from .results import METRICS, REFERENCES, load, mean_per_setting, select
+from .results import METRICS, REFERENCES, load, mean_per_setting, of_dataset, select
 
 SMALLEST_OVERLAP = 0.5
 
@@ -62,10 +62,10 @@ def matrix(points: pd.DataFrame, reference: str = "original", dataset: str | Non
     Columns: reference, metric, anchor, test, bd_rate (None where it does not apply), overlap, pictures. Each pair is
     compared over the pictures that both coded at all their settings.
     """
-    here = points[points["reference"] == reference]
+    here = of_dataset(points[points["reference"] == reference], dataset)
     rows = []
     for anchor, test in permutations(here["codec"].unique(), 2):
-        pair = select(points, [anchor, test], reference, dataset)
+        pair = select(here, [anchor, test], reference)
         means = mean_per_setting(pair)
         curves = [means[means["codec"] == codec] for codec in (anchor, test)]
         for metric in METRICS:
@@ -101,12 +101,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--test", required=True, metavar="CODEC", help="the codec in question")
     parser.add_argument("--reference", choices=REFERENCES, default="original")
     parser.add_argument("--dataset", metavar="NAME", help="needed when the results hold several")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--json", action="store_true", help="one JSON object, or a list of them")
     args = parser.parse_args(argv)
     if args.anchor is None:
-        rows = matrix(load(args.points), args.reference, args.dataset)
+        points = load(args.points)
+        select(points, [args.test], args.reference, args.dataset)  # refuses what has no points
+        rows = matrix(points, args.reference, args.dataset)
         rows = rows[rows["test"] == args.test]
-        print(json.dumps(rows.to_dict("records")) if args.json else matrix_markdown(rows))
+        if rows.empty:
+            raise InputError(f"the results hold nothing to compare {args.test} with {REFERENCES[args.reference]}")
+        print(rows.to_json(orient="records") if args.json else matrix_markdown(rows))
         return 0
     percent, overlap, pictures = compare(args)
     if args.json:

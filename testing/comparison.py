@@ -16,12 +16,13 @@ from PIL import Image
 
 from live.command import Parser, run
 from live.errors import InputError
-from live.files import picture_files
+from live.files import check_output, picture_files
 from live.media import read_picture
 
 from .anchors import ANCHORS
 from .curves import Panel, side_by_side
 from .ours import codec_of
+from .results import names_of
 from .scoring import score
 
 CODECS = "live_plus,webp,heif,vvc"
@@ -86,10 +87,12 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"no figure format is known for {args.out.name}; use .png or .jpg")
     if not 0 < args.bpp < 24:
         raise InputError("--bpp must be between 0 and 24")
-    ours, *peers = [name for name in args.codecs.split(",") if name] or [""]
+    ours, *peers = names_of(args.codecs, "codec")
     if unknown := [peer for peer in peers if peer not in DIALS]:
         raise InputError(f"unknown peer {unknown[0]}; choose from {', '.join(DIALS)}")
-    wanted = args.pictures.split(",") if args.pictures else [path.name for path in picture_files(args.data)[:SHOWN]]
+    check_output(args.out, force=True)
+    first = (path.relative_to(args.data).as_posix() for path in picture_files(args.data)[:SHOWN])
+    wanted = names_of(args.pictures, "picture") if args.pictures else first
     images = {name: read_picture(args.data / name) for name in wanted}
     rows = [row(image, name, files_at(image, ours, peers, args.bpp)) for name, image in images.items()]
     side_by_side(rows, args.out, CROP)

@@ -1,7 +1,7 @@
 """Figures: rate-distortion curves from the table of results, and pictures side by side.
 
-python -m testing.curves --points points.csv --metrics psnr,lpips_alex,dists --out rd.svg [--reference original]
-                         [--published results/published.csv]
+python -m testing.curves --points points.csv --metrics psnr,lpips_alex,dists --out rd.svg [--reference autoencoder]
+                         [--dataset NAME] [--published results/published.csv]
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from PIL import Image
 
 from live.command import Parser, run
 from live.errors import InputError
+from live.files import check_output
 
 from .ours import codec_of
-from .results import METRICS, REFERENCES, load, load_published, mean_per_setting
+from .results import METRICS, REFERENCES, load, load_published, mean_per_setting, names_of, of_dataset, select
 
 COLOURS = {
     "live_plus": "#d1495b",
@@ -71,27 +72,31 @@ def rd_plot(
 ) -> None:
     """Draw one panel a metric over bpp: means per setting over the pictures, each curve labelled at its end.
 
-    points: as ``results.load`` gives them, of one dataset. The reference is named in the title. published: others'
-    figures, as ``results.load_published`` gives them, dashed. The format follows the suffix of ``path`` (.png, .pdf,
-    .svg). InputError when there is nothing to draw.
+    points: as ``results.load`` gives them, of one dataset; drawn is the mean over the pictures that every codec coded at
+    all its settings. The reference is named in the title. published: others' figures, as ``results.load_published`` gives
+    them, dashed. The format follows the suffix of ``path`` (.png, .pdf, .svg). InputError when there is nothing to draw.
     """
     if path.suffix not in FIGURE_SUFFIXES:
         raise InputError(f"no figure format is known for {path.name}; use one of {', '.join(FIGURE_SUFFIXES)}")
-    means = mean_per_setting(points[points["reference"] == reference])
-    if means.empty:
+    codecs = list(points.loc[points["reference"] == reference, "codec"].unique())
+    if not codecs:
         raise InputError(f"there are no points {REFERENCES[reference]} to draw")
+    means = mean_per_setting(select(points, codecs, reference))
     for metric in metrics:
         if means[metric].isna().all():
             raise InputError(f"the results hold no {metric}; run testing.evaluate with it")
+    pictures = int(means["pictures"].max())
+    title = f"{means['dataset'].iloc[0]}, {pictures} picture{'s' * (pictures > 1)}, {REFERENCES[reference]}"
+    if published is not None:
+        published = published[published["reference"] == reference].dropna(subset=metrics, how="all")
+        title += "" if published.empty else "; dashed: as published"
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 4.2), squeeze=False)
+        figure.suptitle(title, fontsize=9)
         for axis, metric in zip(axes[0], metrics, strict=True):
             _panel(axis, means.dropna(subset=[metric]), metric, log_rate)
             if published is not None:
-                _dashed(axis, published[published["reference"] == reference], metric)
-        pictures = int(means["pictures"].max())
-        title = f"{', '.join(means['dataset'].unique())}, {pictures} pictures, {REFERENCES[reference]}"
-        figure.suptitle(title.replace("1 pictures", "1 picture") if pictures == 1 else title, fontsize=9)
+                _dashed(axis, published, metric)
         figure.tight_layout()
         for axis in axes[0]:
             for dashed in (False, True):  # those of the dashed curves stand further in, where these end
@@ -128,7 +133,7 @@ def _dashed(axis: Axes, published: pd.DataFrame, metric: str) -> None:
     for name, curve in published.dropna(subset=[metric]).groupby("name", sort=False):
         colour = colours[name]
         axis.plot(curve["bpp"], curve[metric], "--", color=colour, linewidth=1.1, marker="x", markersize=3)
-        _name(axis, f"{name} (published)", curve, metric, color=colour, style="italic")
+        _name(axis, str(name), curve, metric, color=colour, style="italic")
 
 
 def _name(axis: Axes, label: str, curve: pd.DataFrame, metric: str, **style: str) -> None:
@@ -221,14 +226,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--points", type=Path, required=True, metavar="CSV", help="results of testing.evaluate")
     parser.add_argument("--metrics", default="psnr,lpips_alex", metavar="A,B", help=f"of {', '.join(METRICS)}")
     parser.add_argument("--reference", choices=REFERENCES, default="original")
+    parser.add_argument("--dataset", metavar="NAME", help="needed when the results hold several")
     parser.add_argument("--published", type=Path, metavar="CSV", help="others' figures, to be dashed")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="figure: .png, .svg or .pdf")
     args = parser.parse_args(argv)
-    metrics = [name for name in args.metrics.split(",") if name]
-    if unknown := [name for name in metrics if name not in METRICS]:
-        raise InputError(f"unknown metric {unknown[0]}; choose from {', '.join(METRICS)}")
+    metrics = names_of(args.metrics, "metric", METRICS)
+    check_output(args.out, force=True)
     published = load_published(args.published) if args.published else None
-    rd_plot(load(args.points), metrics, args.out, reference=args.reference, published=published)
+    points = of_dataset(load(args.points), args.dataset)
+    rd_plot(points, metrics, args.out, reference=args.reference, published=published)
     print(args.out)
     return 0
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from live.command import Parser, run
-from live.errors import InputError
+from live.errors import InputError, OutputError
 from live.files import picture_files
 from live.media import read_picture
 
@@ -69,6 +69,7 @@ def evaluate(
     that cannot be read; without it such a picture is refused. Raises InputError, OutputError or ModelError.
     """
     pictures, table = picture_files(data)[:limit], out / POINTS
+    _check(codecs, out)
     done = results.done(results.load(table), metrics) if table.exists() else results.Done()
     jobs = plan(data, pictures, codecs, references, done)
     autoencoder = autoencoder_of(codecs) if "autoencoder" in references else None
@@ -85,6 +86,15 @@ def evaluate(
     if not table.exists():
         raise InputError(f"no picture can be read: {next(iter(bad.values()))}")
     return results.load(table)
+
+
+def _check(codecs: list[str], out: Path) -> None:
+    """Refuse before any work what would only show later: codecs that the table cannot tell apart, a file as folder."""
+    names = [codec_of(codec).name for codec in codecs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"two of the codecs are called {twice[0]}; rename the folder of checkpoints")
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is not a folder")
 
 
 @lru_cache(maxsize=8)
@@ -112,20 +122,15 @@ def tables(points: pd.DataFrame, metrics: list[str]) -> str:
     return "\n\n".join(parts)
 
 
-def _names(text: str, known: Iterable[str], what: str) -> list[str]:
-    names = [name for name in text.split(",") if name]
-    for name in names:
-        if name not in known:
-            raise InputError(f"unknown {what} {name}; choose from {', '.join(known)}")
-    return names
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(prog="python -m testing.evaluate", description="Measure codecs over a folder, through real files.")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of pictures")
     parser.add_argument(
-        "--codecs", default="live_plus,jpeg,webp", metavar="A,B", help=f"of {', '.join(OURS | ANCHORS)}"
+        "--codecs",
+        default="live_plus,jpeg,webp",
+        metavar="A,B",
+        help=f"of {', '.join(OURS | ANCHORS)}, and folders of codec checkpoints; default: %(default)s",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for points.csv and files/")
     parser.add_argument("--metrics", default=",".join(METRICS), metavar="A,B", help="default: %(default)s")
@@ -134,9 +139,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.limit is not None and args.limit < 1:
         raise InputError("--limit must be at least 1")
-    metrics = _names(args.metrics, METRICS, "metric")
-    references = _names(args.reference, REFERENCES, "reference")
-    codecs = [name for name in args.codecs.split(",") if name]
+    metrics = results.names_of(args.metrics, "metric", METRICS)
+    references = results.names_of(args.reference, "reference", REFERENCES)
+    codecs = results.names_of(args.codecs, "codec")
     unreadable: dict[str, str] = {}
     points = evaluate(args.data, codecs, args.out, metrics, references, args.limit, unreadable)
     print(tables(points, metrics))

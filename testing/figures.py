@@ -64,7 +64,7 @@ def round_trip_table(summary: dict[str, object]) -> str:
     rows = [("compact (ours)", summary["psnr"], summary["lpips_alex"], summary["dists"]), *PUBLISHED]
     lines = ["| autoencoder, round trip | PSNR (dB) | LPIPS-Alex | DISTS |", "|---|---:|---:|---:|"]
     for name, psnr, lpips, dists in rows:
-        lines.append(f"| {name} | {psnr:.2f} | {lpips:.3f} | {'' if dists is None else f'{dists:.3f}'} |")
+        lines.append(f"| {name} | {psnr:.2f} | {lpips:.3f} | {'–' if dists is None else f'{dists:.3f}'} |")
     times = f"Alone it encodes 768x512 in {summary['encode_s']:.2f} s and decodes it in {summary['decode_s']:.2f} s on "
     return "\n".join(lines) + f"\n\n{times}{summary['threads']} threads (medians)."
 
@@ -104,7 +104,7 @@ def speed_table(points: pd.DataFrame, means: pd.DataFrame) -> str:
         chosen = curve.loc[(curve["bpp"] - TIMED_BPP).abs().idxmin()]
         rows = points[(points["codec"] == codec) & (points["setting"] == chosen["setting"])]
         sides = ("encode_s", "encode_autoencoder_s", "decode_s", "decode_autoencoder_s")
-        cells = ("" if pd.isna(value) else f"{value:.3f}" for value in (rows[side].median() for side in sides))
+        cells = ("–" if pd.isna(value) else f"{value:.3f}" for value in (rows[side].median() for side in sides))
         lines.append(f"| {codec_of(str(codec)).label} | {chosen['bpp']:.2f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -122,7 +122,8 @@ def block() -> str:
     shown = [name for name in METRICS if ours[name].notna().any()]
     parts = [
         f"All {points['picture'].nunique()} Kodak photos, real files, header counted, the decoded 8-bit picture against "
-        "the **original** photo. The container's bytes are counted in every rate (1000 B are 0.020 bpp here).",
+        "the **original** photo. The container's bytes are counted in every rate (1000 B are 0.020 bpp here). "
+        "A dash: out of the codec's range, or not measured.",
         rate_table(means),
         "![PSNR, LPIPS and DISTS over bpp, against the original](assets/kodak_rd_original.png)",
         size_table(means, float((points["width"] * points["height"]).mean())),

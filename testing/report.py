@@ -1,4 +1,4 @@
-"""``python -m testing.report --out OUT``: one HTML file to look at, from what ``testing.evaluate`` left in OUT.
+"""``python -m testing.report --out OUT --data DIR``: one HTML file to look at, from what ``testing.evaluate`` left in OUT.
 
 Interactive rate-distortion curves (hover: picture, bytes, setting) and BD-rate tables against both references, and a
 viewer that slides between the original, our decoded picture and any peer's at the nearest rate. Self-contained: it opens
@@ -28,7 +28,7 @@ from .curves import colours_of, label_of
 from .evaluate import POINTS
 from .measure import coded_file
 from .ours import codec_of
-from .results import METRICS, REFERENCES, load, mean_per_setting, select
+from .results import METRICS, REFERENCES, load, mean_per_setting, names_of, of_dataset, select
 
 MEAN = "mean over all pictures"
 SHOWN_QUALITY = 90
@@ -42,44 +42,49 @@ def data_uri(image: Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def view(out: Path, original: Image.Image, mine: str, ours: Any, peers: pd.DataFrame) -> dict[str, Any]:
+def beside(points: pd.DataFrame, ours: Any) -> list[Any]:
+    """A row of ours, and for every other codec its row of nearest size for the same picture."""
+    peers = points[(points["picture"] == ours.picture) & (points["codec"] != ours.codec)]
+    nearest = peers.assign(apart=(peers["bytes"] - ours.bytes).abs()).sort_values("apart").groupby("codec", sort=False)
+    return [ours, *nearest.head(1).itertuples(index=False)]
+
+
+def view(original: Image.Image, rows: list[Any], files: list[tuple[str, Path]]) -> dict[str, Any]:
     """One picture at one of our settings: the original, ours, and every peer at its setting of nearest size.
 
-    mine: our codec for ``codec_of``; ours: a row of the points; peers: the other codecs' rows for the same picture.
+    rows: see ``beside``; files: for each row its codec, as ``codec_of`` takes it, and its file.
     """
-    nearest = peers.assign(apart=(peers["bytes"] - ours.bytes).abs()).sort_values("apart").groupby("codec", sort=False)
-    rows = [ours, *nearest.head(1).itertuples(index=False)]
     size = f"{original.width} x {original.height}"
     images = [{"codec": "original", "label": "original", "caption": f"original, {size}", "src": data_uri(original)}]
-    for row in rows:
-        codec = mine if row is ours else row.codec
-        path = coded_file(out, codec, row.picture, row.setting)
-        if not path.exists():
-            raise InputError(f"{path} is gone; the report needs the files that testing.evaluate left beside its points")
+    for row, (codec, path) in zip(rows, files, strict=True):
         values = (f"{METRICS[m].label} {getattr(row, m):.3f}" for m in METRICS if not pd.isna(getattr(row, m)))
         caption = f"{label_of(row.codec)}: {row.bytes} bytes, {row.bpp:.4f} bpp, {', '.join(values)}"
         decoded = codec_of(codec).decode(path.read_bytes())
         images.append({"codec": row.codec, "label": label_of(row.codec), "caption": caption, "src": data_uri(decoded)})
-    return {"picture": ours.picture, "setting": ours.setting, "images": images}
+    return {"picture": rows[0].picture, "setting": rows[0].setting, "images": images}
 
 
-def views(points: pd.DataFrame, out: Path, data: Path, mine: str, limit: int) -> list[dict[str, Any]]:
+def views(points: pd.DataFrame, out: Path, data: Path, codecs: dict[str, str], limit: int) -> list[dict[str, Any]]:
     """The viewer's entries for the first ``limit`` pictures, every one of our settings.
 
-    InputError before anything is made when one of the photos is not in ``data``.
+    codecs: what ``codec_of`` takes, by name, ours first; peers may be left out. InputError before anything is made when
+    a photo is not in ``data``, or a coded file no longer in ``out``.
     """
-    ours = codec_of(mine).name
     points = points[points["reference"] == "original"]
-    rows = points[points["codec"] == ours].sort_values(["picture", "bytes"])
-    names = list(rows["picture"].unique())[:limit]
-    if missing := [name for name in names if not (data / name).is_file()]:
+    ours = points[points["codec"] == next(iter(codecs))].sort_values(["picture", "bytes"])
+    names = list(ours["picture"].unique())[:limit]
+    if missing := [each for each in names if not (data / each).is_file()]:
         raise InputError(f"{data} does not hold {missing[0]}; give the folder that was evaluated")
-    jobs = [row for row in rows.itertuples(index=False) if row.picture in names]
-    made = []
-    for row in tqdm(jobs, desc="pictures", unit="view"):
-        peers = points[(points["picture"] == row.picture) & (points["codec"] != ours)]
-        made.append(view(out, read_picture(data / row.picture), mine, row, peers))
-    return made
+    jobs = []
+    for row in ours[ours["picture"].isin(names)].itertuples(index=False):
+        rows = beside(points, row)
+        given = [(codecs.get(each.codec, each.codec), each) for each in rows]
+        files = [(codec, coded_file(out, codec, each.picture, each.setting)) for codec, each in given]
+        if gone := [path for _, path in files if not path.exists()]:
+            raise InputError(f"{gone[0]} is gone; the report needs the files that testing.evaluate left in its folder")
+        jobs.append((rows, files))
+    progress = tqdm(jobs, desc="pictures", unit="view")
+    return [view(read_picture(data / rows[0].picture), rows, files) for rows, files in progress]
 
 
 def bd_tables(points: pd.DataFrame, ours: str, metrics: list[str]) -> str:
@@ -142,16 +147,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m testing.report", description="One HTML file of what testing.evaluate measured.")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder of testing.evaluate")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the photos that were evaluated")
-    parser.add_argument(
-        "--ours", default="live_plus", metavar="CODEC", help="the codec in question, or a folder of checkpoints"
-    )
+    what = "the codec in question, or a folder of checkpoints; behind it, other folders that were evaluated"
+    parser.add_argument("--ours", default="live_plus", metavar="A,B", help=what)
+    parser.add_argument("--dataset", metavar="NAME", help="needed when the results hold several")
     parser.add_argument("--pictures", type=int, default=4, metavar="N", help="pictures in the viewer (%(default)s)")
     args = parser.parse_args(argv)
-    points = load(args.out / POINTS)
-    ours = codec_of(args.ours).name
+    if args.pictures < 1:
+        raise InputError("--pictures must be at least 1")
+    points = of_dataset(load(args.out / POINTS), args.dataset)
+    codecs = {codec_of(name).name: name for name in names_of(args.ours, "codec")}
+    ours = next(iter(codecs))
     if ours not in set(points["codec"]):
-        raise InputError(f"the results hold no points of {ours}; they hold {', '.join(points['codec'].unique())}")
-    shown = views(points, args.out, args.data, args.ours, args.pictures)
+        known = ", ".join(points["codec"].unique()) or "none"
+        raise InputError(f"the results hold no points of {ours}; they hold {known}")
+    shown = views(points, args.out, args.data, codecs, args.pictures)
     path = args.out / "report.html"
     write_atomic(path, page(points, ours, shown).encode())
     print(path)

@@ -8,6 +8,7 @@ python -m testing.results --points points.csv --out kept.csv [--peers]     one r
 from __future__ import annotations
 
 import csv
+from collections.abc import Collection
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -76,6 +77,7 @@ class Point:
 COLUMNS = [field.name for field in fields(Point)]
 KEY = ["dataset", "picture", "codec", "setting", "reference"]
 SECONDS = [name for name in COLUMNS if name.endswith("_s")]
+NUMBERS = [name for name in COLUMNS if name not in KEY or name == "setting"]
 REQUIRED = [field.name for field in fields(Point) if field.default is MISSING]
 
 
@@ -99,7 +101,7 @@ def load(path: Path) -> pd.DataFrame:
     InputError when the file is missing or is no such table.
     """
     try:
-        points = pd.read_csv(path, dtype={name: str for name in KEY if name != "setting"})
+        points = pd.read_csv(path, dtype={name: str for name in KEY if name not in NUMBERS})
     except FileNotFoundError:
         raise InputError(f"there are no results at {path}; make them with: python -m testing.evaluate") from None
     except (ValueError, OSError):
@@ -107,6 +109,13 @@ def load(path: Path) -> pd.DataFrame:
     missing = sorted(set(REQUIRED) - set(points.columns))
     if missing:
         raise InputError(f"{path} is not a table of results: it has no column {missing[0]}")
+    for name in points.columns.intersection(NUMBERS):
+        numbers = pd.to_numeric(points[name], errors="coerce")
+        if (wrong := points.loc[numbers.isna() & points[name].notna(), name]).size:
+            raise InputError(f"{path} is not a table of results: {wrong.iloc[0]!r} is no number, in column {name}")
+        points[name] = numbers
+    if unknown := set(points["reference"]) - set(REFERENCES):
+        raise InputError(f"{path} is not a table of results: {unknown.pop()!r} is no reference")
     return points.groupby(KEY, as_index=False, sort=False).last().reindex(columns=COLUMNS)
 
 
@@ -179,21 +188,23 @@ def mean_per_setting(points: pd.DataFrame) -> pd.DataFrame:
     return means.loc[order.sort_values(["dataset", "reference", "codec", "bpp"]).index].reset_index(drop=True)
 
 
+def of_dataset(points: pd.DataFrame, dataset: str | None = None) -> pd.DataFrame:
+    """The points of one dataset, by name where there are several; InputError naming them when that leaves none or many."""
+    names = points["dataset"].unique()
+    if dataset is None and len(names) > 1:
+        raise InputError(f"the results hold several datasets ({', '.join(names)}); choose one with --dataset")
+    if dataset is not None and dataset not in names:
+        raise InputError(f"the results hold no dataset {dataset}; they hold {', '.join(names) or 'none'}")
+    return points if dataset is None else points[points["dataset"] == dataset]
+
+
 def select(points: pd.DataFrame, codecs: list[str], reference: str, dataset: str | None = None) -> pd.DataFrame:
     """The points of some codecs against one reference, over the pictures that all of them coded at all their settings.
 
     So that curves are compared over the same pictures. InputError when a codec or the dataset has no points, there are
     several datasets and none was chosen, or no picture is complete.
     """
-    points = points[points["reference"] == reference]
-    if dataset is None and points["dataset"].nunique() > 1:
-        raise InputError(f"the results hold several datasets ({', '.join(points['dataset'].unique())}); choose one")
-    if dataset is not None:
-        if dataset not in set(points["dataset"]):
-            raise InputError(
-                f"the results hold no dataset {dataset}; they hold {', '.join(points['dataset'].unique())}"
-            )
-        points = points[points["dataset"] == dataset]
+    points = of_dataset(points[points["reference"] == reference], dataset)
     for codec in codecs:
         if codec not in set(points["codec"]):
             known = ", ".join(points["codec"].unique()) or "none"
@@ -216,6 +227,17 @@ def markdown(means: pd.DataFrame, metrics: list[str]) -> str:
         rows.append([row.codec, f"{row.setting:g}", f"{row.pictures}", f"{row.bytes:.0f}", f"{row.bpp:.4f}", *figures])
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     return "\n".join("| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows)
+
+
+def names_of(text: str, what: str, known: Collection[str] | None = None) -> list[str]:
+    """The names that a command was given with commas between them, each once; InputError for none, or an unknown one."""
+    names = list(dict.fromkeys(name for name in text.split(",") if name))
+    if not names:
+        raise InputError(f"give at least one {what}")
+    for name in names:
+        if known is not None and name not in known:
+            raise InputError(f"unknown {what} {name}; choose from {', '.join(known)}")
+    return names
 
 
 def _number(value: float, digits: int) -> str:

@@ -17,10 +17,9 @@ PUBLISHED = {
 }
 """(bpp, PSNR in dB) over kodim01 to kodim08, measured apart from this code, files against the original photos.
 
-The AVIF files are 4:2:0, Pillow's default.
+The AVIF files are 4:2:0.
 """
-TOLERANCE = {"jpeg": 0.3, "webp": 0.3, "avif420": 0.4}
-"""dB. Ours of AVIF lies 0.38 dB under the published point at 0.561 bpp, between settings that are far apart there."""
+AVIF_SPEED = "ours are of speed 6; the published ones lie on the curve of speed 4, see docs/log.md"
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +59,18 @@ def test_every_picture_was_measured_at_every_setting(points):
     assert np.allclose(points["bpp"], 8 * points["bytes"] / (points["width"] * points["height"]), rtol=1e-9)
 
 
-@pytest.mark.parametrize("codec", PUBLISHED)
-def test_anchors_lie_on_published_curves(points, codec):
+def published_points():
+    for codec, curve in PUBLISHED.items():
+        for bpp, psnr in curve:
+            missed = [pytest.mark.xfail(strict=True, reason=AVIF_SPEED)] if (codec, bpp) == ("avif420", 0.561) else []
+            yield pytest.param(codec, bpp, psnr, marks=missed)
+
+
+@pytest.mark.parametrize(("codec", "bpp", "psnr"), published_points())
+def test_anchors_lie_on_published_curves(points, codec, bpp, psnr):
     first = points[points["picture"].isin([f"kodim{number:02d}.png" for number in range(1, 9)])]
-    first = first[(first["codec"] == codec) & (first["reference"] == "original")]
-    curve = mean_per_setting(first)
-    inside = [(psnr, at) for bpp, psnr in PUBLISHED[codec] if (at := figures.at_rate(curve, "psnr", bpp)) is not None]
-    assert len(inside) >= 3
-    for psnr, at in inside:
-        assert at == pytest.approx(psnr, abs=TOLERANCE[codec])
+    curve = mean_per_setting(first[(first["codec"] == codec) & (first["reference"] == "original")])
+    assert figures.at_rate(curve, "psnr", bpp) == pytest.approx(psnr, abs=0.3)
 
 
 def test_at_a_quarter_bit_ours_is_nearer_to_the_photo_than_webp_and_heif(points):

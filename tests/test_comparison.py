@@ -45,6 +45,8 @@ def test_the_command(tmp_path, small_live, capsys):
         ([*common, "--out", str(out), "--bpp", "0"], "--bpp"),
         (["--data", str(tmp_path), "--codecs", "live_plus,nothing", "--out", str(out)], "unknown peer nothing"),
         ([*common, "--out", str(out), "--pictures", "b.png"], "b.png"),
+        (["--data", str(tmp_path), "--codecs", ",", "--out", str(out)], "at least one codec"),
+        ([*common, "--out", str(tmp_path / "no" / "x.jpg")], "does not exist"),
     ):
         assert run(lambda arguments=arguments: comparison.main(arguments)) == 2
         error = capsys.readouterr().err

@@ -10,6 +10,7 @@ import pytest
 from conftest import photo
 from PIL import Image
 
+from live.command import run
 from live.errors import InputError
 from testing import curves
 from testing.curves import Panel, rd_plot, side_by_side
@@ -60,6 +61,37 @@ def test_rd_plot_refuses_what_was_not_measured(tmp_path):
         rd_plot(points(["jpeg"]), ["dists"], tmp_path / "rd.png")
 
 
+def test_curves_are_drawn_over_the_same_pictures(tmp_path, monkeypatch):
+    """JPEG has a second picture, WebP not yet: both curves are of the first."""
+    titles, close = [], curves.plt.close
+    monkeypatch.setattr(curves.plt, "close", lambda figure: (titles.append(figure.get_suptitle()), close(figure)))
+    both = points(["jpeg", "webp"])
+    more = both[both["codec"] == "jpeg"].assign(picture="b.png")
+    rd_plot(pd.concat([both, more]), ["psnr"], tmp_path / "rd.png")
+    assert titles == ["set, 1 picture, against the original"]
+
+
+def test_the_command(tmp_path, capsys):
+    table, out = tmp_path / "points.csv", tmp_path / "rd.svg"
+    measured = points(["jpeg"]).assign(width=100, height=100, bytes=10)
+    pd.concat([measured, measured.assign(dataset="other", codec="webp")]).to_csv(table, index=False)
+    common = ["--points", str(table), "--metrics", "psnr"]
+    assert curves.main([*common, "--dataset", "other", "--out", str(out)]) == 0
+    drawn = out.read_text()
+    assert curves.COLOURS["webp"] in drawn and curves.COLOURS["jpeg"] not in drawn
+    capsys.readouterr()
+    for arguments, word in (
+        ([*common, "--out", str(out)], "several datasets (set, other); choose one with --dataset"),
+        ([*common, "--dataset", "none", "--out", str(out)], "no dataset none"),
+        ([*common, "--dataset", "set", "--out", str(tmp_path / "no" / "rd.svg")], "does not exist"),
+        (["--points", str(tmp_path / "no.csv"), "--out", str(out)], "no results at"),
+        ([*common[:2], "--metrics", ",", "--out", str(out)], "at least one metric"),
+    ):
+        assert run(lambda arguments=arguments: curves.main(arguments)) == 2
+        error = capsys.readouterr().err
+        assert word in error and error.count("\n") == 1
+
+
 def test_side_by_side_shows_the_middle_of_each_picture(tmp_path):
     path = tmp_path / "side_by_side.png"
     left = Image.new("RGB", (64, 64), "red")
@@ -92,7 +124,8 @@ def test_published_figures_are_drawn_dashed_where_their_reference_is(tmp_path, m
     (tmp_path / "published.csv").write_text(pd.DataFrame(rows, columns=columns).assign(source="x").to_csv(index=False))
     path = tmp_path / "rd.svg"
     rd_plot(points(["jpeg"]), ["psnr"], path, published=load_published(tmp_path / "published.csv"))
-    assert {text.get_text() for text in drawn[0].texts} == {"JPEG 4:2:0", "Other (published)"}
+    assert {text.get_text() for text in drawn[0].texts} == {"JPEG 4:2:0", "Other"}
+    assert drawn[0].figure.get_suptitle().endswith("dashed: as published")
     assert [line.get_linestyle() for line in drawn[0].lines] == ["-", "--"]
     first = path.read_bytes()
     rd_plot(points(["jpeg"]), ["psnr"], path, published=load_published(tmp_path / "published.csv"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from threading import Barrier
 
@@ -81,13 +82,18 @@ def test_points_are_those_of_the_files_and_are_kept(folder, tmp_path, small_live
     assert [(job.name, job.codec, job.setting) for job in jobs] == [("sub/b.png", "jpeg", 45)]
 
 
-def test_the_command_refuses_in_one_line(folder, tmp_path, capsys):
+def test_the_command_refuses_in_one_line(folder, tmp_path, capsys, small_models):
+    named_alike = tmp_path / "live_plus"
+    shutil.copytree(small_models, named_alike)
     common = ["--data", str(folder), "--out", str(tmp_path / "out")]
     for arguments, word in (
         ([*common, "--codecs", "nothing"], "unknown codec nothing"),
         ([*common, "--codecs", "jpeg", "--metrics", "ssim"], "unknown metric ssim"),
         ([*common, "--codecs", "jpeg", "--reference", "mine"], "unknown reference mine"),
         ([*common, "--limit", "0"], "--limit"),
+        ([*common, "--codecs", ","], "at least one codec"),
+        ([*common, "--codecs", f"live_plus,{named_alike}"], "two of the codecs are called live_plus"),
+        ([*common[:3], str(folder / "a.png"), "--codecs", "jpeg"], "is not a folder"),
         (["--data", str(tmp_path / "none"), "--out", str(tmp_path)], "not a folder"),
     ):
         assert run(lambda arguments=arguments: module.main(arguments)) == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import photo
 
+from live.command import run
 from live.errors import InputError
 from testing import report
 from testing.evaluate import evaluate
@@ -44,6 +45,36 @@ def test_a_folder_without_the_photos_is_refused_at_once(made, tmp_path, monkeypa
     for folder in ("other", "nowhere"):
         with pytest.raises(InputError, match=r"does not hold a\.png"):
             report.main(["--out", str(made.parent), "--data", str(tmp_path / folder)])
+
+
+def test_refusals_are_one_line(made, capsys):
+    common = ["--out", str(made.parent), "--data", str(made.parent.parent / "set")]
+    (made.parent / "files" / "jpeg" / "a.png_q2.jpg").unlink()
+    capsys.readouterr()
+    for arguments, word in (
+        (common, "a.png_q2.jpg is gone"),
+        ([*common, "--pictures", "0"], "--pictures"),
+        ([*common, "--ours", "webp"], "no points of webp; they hold live_plus, jpeg"),
+        ([*common, "--ours", "nothing"], "unknown codec nothing"),
+        ([*common, "--dataset", "other"], "no dataset other; they hold set"),
+        (["--out", str(made.parent.parent), *common[2:]], "no results at"),
+    ):
+        assert run(lambda arguments=arguments: report.main(arguments)) == 2
+        error = capsys.readouterr().err
+        assert word in error and error.count("\n") == 1
+
+
+def test_other_folders_of_checkpoints_stand_beside(tmp_path, small_models, small_live, monkeypatch):
+    """Two sweeps in one report: files of either decode by its own checkpoints."""
+    data, out, sweep = tmp_path / "set", tmp_path / "out", tmp_path / "sweep"
+    data.mkdir()
+    photo(96, 64).save(data / "a.png")
+    shutil.copytree(small_models, sweep)
+    monkeypatch.setattr(Evaluation, "_decode", lambda self, codec, path: decode_file(codec, path))
+    evaluate(data, ["live_plus", str(sweep), "jpeg"], out, ["psnr"], ["original"])
+    assert report.main(["--out", str(out), "--data", str(data), "--ours", f"{sweep},live_plus,jpeg"]) == 0
+    text = (out / "report.html").read_text()
+    assert '"ours": "sweep"' in text and text.count('"caption":') == 2 * 4
 
 
 def drawn(browser, reference: str, metric: str) -> str:

@@ -14,7 +14,7 @@ from live.command import run
 from live.errors import InputError
 from testing import bdrate, results
 from testing.bdrate import bd_rate
-from testing.results import COLUMNS, Point, append, done, load, markdown, mean_per_setting, select
+from testing.results import COLUMNS, METRICS, Point, append, done, load, markdown, mean_per_setting, names_of, select
 
 POINT = Point("set", "a.png", "jpeg", 10, "original", 200, 100, 500, 0.2, psnr=30.0)
 RATES, PSNRS = np.array([0.1, 0.2, 0.4, 0.8]), np.array([26.0, 29.0, 31.0, 34.0])
@@ -89,9 +89,18 @@ def test_curves_are_compared_over_complete_pictures_only(tmp_path):
 def test_what_is_no_table_is_refused(tmp_path):
     with pytest.raises(InputError, match="no results"):
         load(tmp_path / "points.csv")
-    (tmp_path / "points.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="not a table of results"):
-        load(tmp_path / "points.csv")
+    table(tmp_path / "good.csv", POINT)
+    good = (tmp_path / "good.csv").read_text()
+    for text, word in (
+        ("", "not a table of results"),
+        ("a,b\n1,2\n", "no column bpp"),
+        (good.replace(",bpp,", ",rate,"), "no column bpp"),
+        (good.replace(",0.2,", ",much,"), "'much' is no number, in column bpp"),
+        (good.replace("original", "photo"), "'photo' is no reference"),
+    ):
+        (tmp_path / "points.csv").write_text(text)
+        with pytest.raises(InputError, match=word):
+            load(tmp_path / "points.csv")
 
 
 def test_identical_curves_differ_by_nothing():
@@ -157,6 +166,33 @@ def test_the_matrix_holds_every_pair_and_its_overlap(tmp_path, capsys):
     assert bdrate.main(["--points", str(path), "--test", "live_plus"]) == 0
     shown = capsys.readouterr().out
     assert "| webp | -50.0 % (1.00) |" in shown and "| heif | N/A (0.00) |" in shown
+    assert bdrate.main(["--points", str(path), "--test", "live_plus", "--json"]) == 0
+    answers = {row["anchor"]: row["bd_rate"] for row in json.loads(capsys.readouterr().out)}
+    assert answers == {"webp": -50.0, "heif": None}
+
+
+def test_a_matrix_of_nothing_is_refused(tmp_path, capsys):
+    alone, several = table(tmp_path / "a.csv", POINT), table(tmp_path / "b.csv", POINT, replace(POINT, dataset="other"))
+    for arguments, word in (
+        (["--points", str(alone), "--test", "nothing"], "no points of nothing against the original; they hold jpeg"),
+        (
+            ["--points", str(alone), "--test", "jpeg", "--reference", "autoencoder"],
+            "own reconstruction; they hold none",
+        ),
+        (["--points", str(alone), "--test", "jpeg"], "nothing to compare jpeg with"),
+        (["--points", str(several), "--test", "jpeg"], "several datasets"),
+        (["--points", str(alone), "--test", "jpeg", "--dataset", "none"], "no dataset none; they hold set"),
+    ):
+        assert run(lambda arguments=arguments: bdrate.main(arguments)) == 2
+        error = capsys.readouterr().err
+        assert word in error and error.count("\n") == 1
+
+
+def test_names_between_commas():
+    assert names_of("psnr,,dists,psnr", "metric", METRICS) == ["psnr", "dists"]
+    for text, word in ((",", "at least one metric"), ("psnr,ssim", "unknown metric ssim; choose from psnr, ms_ssim")):
+        with pytest.raises(InputError, match=word):
+            names_of(text, "metric", METRICS)
 
 
 def test_only_the_peers_points_against_the_original_outlive_our_weights(tmp_path, capsys):

@@ -9,6 +9,9 @@ which any autoencoder allows, and a latent cache (``--latents``) makes fast.
 ``--init``: another lambda's exported checkpoint (a sweep goes from fine to coarse, each from the last), or the same
 lambda's, to take it further. Without it ``live_plus`` starts from the rate model that lies beside the autoencoder,
 where there is one.
+
+``after: OTHER.yaml`` in a configuration is for ``sweep_lambda.sh``, which asks for the order by ``--list``: there each
+lambda starts from its own checkpoint of the sweep that OTHER.yaml describes.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +61,36 @@ class CodecConfig:
     lambdas: tuple[float, ...] = ()
     trained_at: float = 0.0
     init: str = ""
+
+
+def load_config(path: Path) -> tuple[dict[str, Any], Path | None]:
+    """A configuration's settings, and the configuration of the sweep that its own comes after, if it names one."""
+    values = load_yaml(path)
+    after = values.pop("after", None)
+    if after is not None and not isinstance(after, str):
+        raise ConfigError(f"{path}: after must name the configuration file of another sweep")
+    return values, path.parent / after if after else None
+
+
+def plan(path: Path, given: list[float]) -> tuple[tuple[float, ...], list[Path]]:
+    """What a sweep trains: its lambdas, ``given`` or the configuration's, and the configurations in order, ``path`` last.
+
+    Each starts from the checkpoints of the one before it. ConfigError or InputError before anything is trained.
+    """
+    lambdas = tuple(given) or parse(CodecConfig, load_config(path)[0]).lambdas
+    if not lambdas:
+        raise ConfigError(f"{path} lists no lambdas; give some behind it")
+    if not all(0 < value < math.inf for value in lambdas):
+        raise InputError("a lambda must be a positive number")
+    order: list[Path] = []
+    before: Path | None = path
+    while before:
+        if before.stem in (later.stem for later in order):
+            raise ConfigError(f"{order[0]} cannot come after {before}: its sweep has the name of a later one")
+        order.insert(0, before)
+        values, before = load_config(before)
+        parse(CodecConfig, values)
+    return lambdas, order
 
 
 def rate_model_gain(mu: float, state: dict[str, Tensor]) -> Tensor:
@@ -188,22 +222,25 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(prog="python -m training.train_codec", description="Train a latent codec at one lambda.")
     parser.add_argument("--lambda", dest="weight", type=float, help="weight of the distortion over bits a pixel")
-    parser.add_argument("--config", default="configs/live_plus.yaml")
+    parser.add_argument("--config", type=Path, default=Path("configs/live_plus.yaml"))
     parser.add_argument("--data", type=Path, default=os.environ.get("LIVE_TRAIN"), help="photos (default: LIVE_TRAIN)")
     parser.add_argument("--latents", type=Path, metavar="CACHE", help="of training.latent_cache, made from --data")
     parser.add_argument("--vae", default="compact", help="autoencoder: name, folder or hub id (%(default)s)")
-    parser.add_argument("--init", type=Path, help="exported checkpoint of another lambda to start from")
+    parser.add_argument("--init", type=Path, help="exported checkpoint to start from, of any lambda")
     parser.add_argument("--run", type=Path, help="run folder; an interrupted run there goes on")
-    parser.add_argument("--list", action="store_true", help="only print the configuration's lambdas")
+    what = "print what a sweep trains: lambdas, given or the configuration's, then configurations in order, one a line"
+    parser.add_argument("--list", nargs="*", type=float, metavar="LAMBDA", help=what)
     args = parser.parse_args(argv)
-    given = {"trained_at": args.weight} if args.weight else {}
-    given |= {"init": read_card(args.init)["identity"]} if args.init else {}
-    config = parse(CodecConfig, load_yaml(args.config) | given)
-    if args.list:
-        print(*(f"{value:g}" for value in config.lambdas))
+    if args.list is not None:
+        lambdas, order = plan(args.config, args.list)
+        print(" ".join(f"{value:g}" for value in lambdas), *order, sep="\n")
         return 0
-    if not args.data or not args.run or not args.weight or args.weight <= 0:
-        raise InputError("give a positive --lambda, a --run folder, and photos with --data or LIVE_TRAIN")
+    if not args.weight or not 0 < args.weight < math.inf or not args.run:
+        raise InputError("give a positive --lambda and a --run folder")
+    if not args.data:
+        raise InputError("give a folder of photos with --data or LIVE_TRAIN")
+    given = {"trained_at": args.weight} | ({"init": read_card(args.init)["identity"]} if args.init else {})
+    config = parse(CodecConfig, load_config(args.config)[0] | given)
     stage = CodecStage(config, Path(args.data), load_autoencoder(args.vae), args.init, args.latents)
     return Engine(stage, config.schedule, args.run, config).run()
 
