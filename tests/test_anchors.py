@@ -108,7 +108,7 @@ def test_ffmpeg_failures_are_refusals():
 
 
 def test_unknown_codecs_are_refused():
-    with pytest.raises(InputError, match="unknown codec nothing; choose from live_plus, live_paper, jpeg"):
+    with pytest.raises(InputError, match="unknown codec nothing; choose from live_plus, live_paper, glc, jpeg"):
         codec_of("nothing")
 
 
