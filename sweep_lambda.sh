@@ -14,7 +14,7 @@
 #
 # LIVE_TRAIN    folder of photos to train on; LIVE_LATENTS: their cache, by training.latent_cache
 # LIVE_VAE      autoencoder to train on (compact); NAME then ends in it
-# LIVE_LAUNCH   what runs the training (python), such as "accelerate launch" or "torchrun --nproc_per_node 8"
+# LIVE_LAUNCH   what runs the training (python -m), such as "accelerate launch -m" or "torchrun --nproc_per_node 8 -m --"
 # LIVE_EVAL     folder of photos to evaluate on (Kodak where LIVE_KODAK points or kodak/ is filled, else scikit-image's)
 # LIVE_CODECS   what to evaluate beside (jpeg,webp,heif,avif): peers, live_plus, other sweeps' folders of checkpoints
 # LIVE_METRICS  (psnr,lpips_alex,dists)
@@ -71,7 +71,7 @@ for config in "${configs[@]:1}"; do
             init=${before:+$before/lambda-$lambda.safetensors}
             init=${init:-$last}
             run=$out/runs/lambda-$lambda
-            ${LIVE_LAUNCH:-python} -m training.train_codec "${options[@]}" --lambda "$lambda" --run "$run" \
+            ${LIVE_LAUNCH:-python -m} training.train_codec "${options[@]}" --lambda "$lambda" --run "$run" \
                 ${init:+--init "$init"}
             python -m training.export codec --run "$run" --quality "$quality" --vae "$vae" -o "$checkpoint"
         fi

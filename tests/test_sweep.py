@@ -92,7 +92,10 @@ def test_the_script_says_what_is_missing():
 
 @pytest.mark.slow
 def test_two_sweeps_in_one_command(configs, small_models, tmp_path):
-    """Each lambda of the second starts from its own checkpoint of the first; run again, nothing is made twice."""
+    """Each lambda of the second starts from its own checkpoint of the first; run again, nothing is made twice.
+
+    By two processes, as on two GPUs.
+    """
     photos, pictures = tmp_path / "photos", tmp_path / "pictures"
     photos.mkdir()
     pictures.mkdir()
@@ -103,6 +106,7 @@ def test_two_sweeps_in_one_command(configs, small_models, tmp_path):
     photo(96, 64).save(pictures / "a.png")
     variables = {
         "LIVE_TRAIN": str(photos), "LIVE_EVAL": str(pictures), "LIVE_SWEEPS": str(tmp_path / "sweeps"),
+        "LIVE_LAUNCH": "torchrun --standalone --nproc_per_node 2 -m --",
         "LIVE_CHECKPOINTS": str(small_models), "LIVE_CODECS": "jpeg", "LIVE_METRICS": "psnr",
     }  # fmt: skip
     done = sweep(str(configs / "then.yaml"), **variables)

@@ -146,7 +146,7 @@ from training.train_autoencoder import AutoencoderConfig
 class Fit:
     def __init__(self):
         torch.manual_seed(0)
-        self.model, self.share = torch.nn.Conv2d(3, 2, 3), ALONE
+        self.model, self.share = torch.nn.Conv2d(3, 2, 3).to(memory_format=torch.channels_last), ALONE
         self.data = Examples([Path(str(i)) for i in range(10)], [torch.randn(3, 9, 9) for _ in range(10)], True)
 
     def place(self, share):

@@ -23,7 +23,6 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 from tqdm import tqdm
 
 from live.errors import ConfigError, LiveError
@@ -181,7 +180,9 @@ class Engine:
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        means = self.accelerator.reduce(parameters_to_vector(p.grad for p in self.parameters), "mean")
+        # reshape: gradients of channels-last weights have no view as a line.
+        gradients = torch.cat([parameter.grad.reshape(-1) for parameter in self.parameters])
+        means = self.accelerator.reduce(gradients, "mean")
         for parameter, mean in zip(self.parameters, means.split([p.numel() for p in self.parameters]), strict=True):
             parameter.grad.copy_(mean.view_as(parameter))
 
