@@ -239,7 +239,7 @@ def test_names(small_live, tmp_path):
     with pytest.raises(InputError, match="float32 only"):
         load_autoencoder("compact", dtype="float16")
     for unknown in ("nope", "a/b/c/d", "missing/compact.safetensors", "../nope"):
-        with pytest.raises(ModelError, match=r"known names: compact, sd-vae-ft-mse"):
+        with pytest.raises(ModelError, match=r"known names: compact, glc-compact, sd-vae-ft-mse"):
             load_autoencoder(unknown)
     with pytest.raises(ModelError, match="holds no autoencoder"):
         load_autoencoder(str(tmp_path))
