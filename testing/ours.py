@@ -80,7 +80,7 @@ def _decompress(data: bytes, checkpoint: Path | None) -> Image.Image:
 class Embedded(Anchor):
     """A codec of ours with its embedded checkpoints; the setting is the quality.
 
-    Of a codec that holds several rates in one checkpoint: its anchors and the middles between them.
+    Of a codec that holds several rates in one checkpoint: its anchors.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Embedded(Anchor):
         paths: dict[float, Path] = {}
         for path, card in ((c.path, c.card) for c in embedded_checkpoints() if c.card["codec"] == self.name):
             if holds_rates(card):
-                return {half / 2: path for half in range(2 * card["config"]["rates"] - 1)}
+                return {anchor: path for anchor in range(card["config"]["rates"])}
             paths[card["quality"]] = path
         return paths
 
