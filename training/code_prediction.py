@@ -1,6 +1,6 @@
 """The code predictor of GLC: a transformer that names, at each position, the VQ index of the original's latent.
 
-Source: GLC (FACTS in the papers: 9 layers, 8 heads, width 512, MLP 1024, learned positions for 16 x 16). It exists while
+Source: GLC (9 layers, 8 heads, width 512, MLP 1024, learned positions for 16 x 16). It exists while
 training alone: its cross-entropy says how much of what the picture means the decoded latents still tell.
 """
 

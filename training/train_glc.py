@@ -3,7 +3,8 @@
     python -m training.train_glc --config configs/glc_stage2.yaml --vae VQ --data DIR --run runs/glc-2 [--init CODEC]
     python -m training.train_glc --config configs/glc_stage3.yaml --vae VQ --data DIR --run runs/glc-3 --init CODEC --aids RUNS
 
-The loss of a step, at a rate drawn for its batch, is D + bpp / lambda_rate, bpp counting the bits of a pixel:
+The loss of a step, at a rate drawn for its batch, is D + bpp / lambda_rate + vq * the hyper quantiser's loss, bpp counting the
+bits of a pixel:
 
     II    D = latent_mse * MSE(decoded latents, latents) + code * CE(their codes)           the autoencoder stays frozen
     III   D = L1 + LPIPS (+ DISTS) + generator + code * CE                                  codec and decoder move
