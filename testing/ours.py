@@ -93,7 +93,7 @@ class Embedded(Anchor):
         paths: dict[float, Path] = {}
         for path, card in ((c.path, c.card) for c in embedded_checkpoints() if c.card["codec"] == self.name):
             if holds_rates(card):
-                return {anchor: path for anchor in range(card["config"]["rates"])}
+                return dict.fromkeys(range(card["config"]["rates"]), path)
             paths[card["quality"]] = path
         return paths
 
