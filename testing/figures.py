@@ -130,10 +130,14 @@ def block() -> str:
     ]
     for reference in (name for name in REFERENCES if (measured["reference"] == name).any()):
         rows = matrix(measured, reference)
-        table = matrix_markdown(rows[rows["test"].isin((OURS, LOWEST))])
-        parts += [f"BD-rate of ours {REFERENCES[reference]}, in brackets the overlap of the curves:", table]
+        table = matrix_markdown(rows[rows["test"] == OURS])
+        parts += [
+            f"BD-rate of {codec_of(OURS).label} {REFERENCES[reference]}, in brackets the overlap of the curves:",
+            table,
+        ]
         if reference == "autoencoder":
             parts += [f"![The same {REFERENCES[reference]}](assets/kodak_rd_autoencoder.png)"]
+    ours = means[means["codec"].isin((OURS, LOWEST))]
     parts += ["Our qualities:", results.markdown(ours, shown)]
     parts += [
         f"Seconds a photo at about {TIMED_BPP:g} bpp (medians; VVC and JPEG XL as programs, started anew for each file):",
