@@ -8,8 +8,6 @@ floating point, in sums below 2^53, and in the arithmetic that the checkpoint is
 
 from __future__ import annotations
 
-import json
-import tempfile
 from pathlib import Path
 
 import torch
@@ -20,13 +18,12 @@ from live import api
 from live.checkpoints import DEFAULT_CODEC, embedded_checkpoints, load_codec
 from live.codecs.plus import LivePlus
 from live.coder import Count
-from live.command import Parser, run
-from live.files import picture_files
+from live.command import run
 from live.media import read_picture
 from live.pictures import encode_picture
 from live.priors.hyper import MEAN_PRECISION, ExactHyperprior, Hyperprior, half
 
-from .quickstart import photos
+from .over_photos import answer
 
 
 class FloatHyperprior:
@@ -96,16 +93,7 @@ def table(rows: list[dict[str, object]]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = Parser(prog="python -m testing.exactness", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of photos; default: Kodak, or scikit-image's")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N photos")
-    parser.add_argument("--json", action="store_true", help="one JSON object, as in results/exactness.json")
-    args = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
-        files = picture_files(photos(Path(folder), args.data))[: args.limit]
-        rows = measure(files)
-    print(json.dumps({"pictures": len(files), "rows": rows}, indent=1) if args.json else table(rows))
-    return 0
+    return answer(argv, "exactness", __doc__.splitlines()[0], measure, table)
 
 
 if __name__ == "__main__":

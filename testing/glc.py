@@ -9,9 +9,7 @@ the same networks in floating point.
 
 from __future__ import annotations
 
-import json
 import math
-import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -24,9 +22,8 @@ from live import api
 from live.checkpoints import by_quality, load_codec
 from live.codecs import Glc
 from live.coder import Count
-from live.command import Parser, run
+from live.command import run
 from live.errors import InputError
-from live.files import picture_files
 from live.media import read_picture
 from live.pictures import encode_picture
 from live.priors.exact import UNIT, to_fixed
@@ -35,7 +32,7 @@ from live.priors.hyper import MEAN_PRECISION, SCALE_LEVELS
 from live.priors.tables import Tables
 
 from .ours import HEADER_BYTES
-from .quickstart import photos
+from .over_photos import answer
 
 
 class CountParts(Count):
@@ -128,16 +125,7 @@ def table(rows: list[dict[str, float]]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = Parser(prog="python -m testing.glc", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of photos; default: Kodak, or scikit-image's")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N photos")
-    parser.add_argument("--json", action="store_true", help="one JSON object, as in results/glc.json")
-    args = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
-        files = picture_files(photos(Path(folder), args.data))[: args.limit]
-        rows = measure(files)
-    print(json.dumps({"pictures": len(files), "rows": rows}, indent=1) if args.json else table(rows))
-    return 0
+    return answer(argv, "glc", __doc__.splitlines()[0], measure, table)
 
 
 if __name__ == "__main__":
