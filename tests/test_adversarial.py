@@ -11,13 +11,14 @@ from torch import nn
 from training.adversarial import (
     AdversaryConfig,
     PatchDiscriminator,
+    adversarial_loss,
     discriminator_loss,
     generator_loss,
     with_adversary,
 )
 from training.engine import Engine, Schedule
 from training.losses import Phase
-from training.train_vq import VqTrainConfig, adversarial_loss
+from training.train_vq import VqTrainConfig
 
 WEIGHT = 0.3
 
@@ -119,7 +120,9 @@ def test_the_adversary_comes_in_by_steps(discriminator, decoder):
     adversary, plain = AdversaryConfig(weight=WEIGHT, start=6, lead=2, width=8), None
     for step, (learns, counts) in {3: (False, False), 4: (True, False), 6: (True, True)}.items():
         discriminator.zero_grad(), decoder.zero_grad()
-        loss, terms = adversarial_loss(decoder(pictures), pictures, phase, adversary, step, discriminator, schedule)
+        loss, terms = adversarial_loss(
+            decoder(pictures), pictures, phase, adversary, step, discriminator, schedule.bf16
+        )
         loss.backward()
         assert (terms["discriminator"] > 0, terms["generator"] != 0) == (learns, counts)
         assert all((parameter.grad is not None) == learns for parameter in discriminator.parameters())
@@ -127,7 +130,7 @@ def test_the_adversary_comes_in_by_steps(discriminator, decoder):
         plain = gradient if plain is None else plain
         assert torch.equal(gradient, plain) != counts
         assert loss.item() == pytest.approx(sum(term.item() for term in terms.values()), rel=1e-5)
-    _, terms = adversarial_loss(decoder(pictures), pictures, phase, AdversaryConfig(), 6, discriminator, schedule)
+    _, terms = adversarial_loss(decoder(pictures), pictures, phase, AdversaryConfig(), 6, discriminator, schedule.bf16)
     assert set(terms) == {"l1"}
 
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from .losses import Phase, distortion_terms
+
 
 @dataclass(frozen=True)
 class AdversaryConfig:
@@ -74,3 +76,32 @@ def with_adversary(
     terms["generator"] = balance * adversarial.detach()
     linear = (decoded * (gradient + balance * of_adversary)).sum()
     return value.detach() + terms["generator"] + linear - linear.detach(), terms
+
+
+def adversarial_loss(
+    decoded: Tensor,
+    pictures: Tensor,
+    phase: Phase,
+    adversary: AdversaryConfig,
+    step: int,
+    discriminator: PatchDiscriminator,
+    bf16: bool,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The distortion of decoded pictures (B, 3, H, W) in [0, 1] and, from its step on, what the adversary adds (a scalar with
+    gradients for decoder and discriminator); all terms by name. bf16: as ``distortion_terms`` has it."""
+
+    def distortion_of(decoded: Tensor) -> dict[str, Tensor]:
+        return distortion_terms(decoded, pictures, phase, bf16)
+
+    if not adversary.weight:
+        terms = distortion_of(decoded)
+        return sum(terms.values(), decoded.new_zeros(())), terms
+    if step >= adversary.start:
+        loss, terms = with_adversary(decoded, distortion_of, discriminator, adversary.weight)
+    else:
+        terms = distortion_of(decoded)
+        loss = sum(terms.values(), decoded.new_zeros(()))
+        terms["generator"] = decoded.new_zeros(())
+    learns = step >= adversary.start - adversary.lead
+    terms["discriminator"] = discriminator_loss(discriminator, pictures, decoded) if learns else decoded.new_zeros(())
+    return loss + terms["discriminator"], terms

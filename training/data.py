@@ -18,8 +18,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from live.errors import ConfigError, InputError
+from live.files import picture_files
 
 VALIDATION_SHARE = 0.04
+VALIDATION_PHOTOS, VALIDATION_CROP = 24, 256
+"""How many of the held-out photos a stage looks at, and the side in px of the middle of each."""
 SMOOTH_SHARE = 0.04
 
 
@@ -116,3 +119,12 @@ class Photos(Examples):
 
     def scaled(self, tensors: Tensor) -> Tensor:
         return tensors.float() / 255
+
+
+def split(data: str | Path, smallest: int) -> tuple[Photos, Tensor]:
+    """The training photos of a folder, at least ``smallest`` px a side, and the fixed view of the held-out ones, (N, 3,
+    ``VALIDATION_CROP``, ``VALIDATION_CROP``) in [0, 1]. InputError when either kind is missing."""
+    files = picture_files(data)
+    train = Photos([f for f in files if not is_validation(f)], smallest)
+    held_out = Photos([f for f in files if is_validation(f)], VALIDATION_CROP).middle(VALIDATION_CROP)
+    return train, held_out[:VALIDATION_PHOTOS]

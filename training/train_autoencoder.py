@@ -26,17 +26,14 @@ from live.artefact import read_artefact, read_card
 from live.command import Parser, run
 from live.config import load_yaml, parse
 from live.errors import InputError
-from live.files import picture_files
 from live.latents.compact_net import CompactConfig, CompactNet, patch_components
 from live.priors.hyper import Hyperprior
 from live.registry import rate_model_path
 
-from .data import ALONE, Photos, Share, is_validation
+from .data import ALONE, Share, split
 from .engine import Engine, Schedule
 from .grow import grow
 from .losses import Phase, bfloat16, distortion_terms, phase_at, picture_figures
-
-VALIDATION_PHOTOS = 24
 
 
 @dataclass(frozen=True)
@@ -117,11 +114,9 @@ class AutoencoderStage:
     """What the engine runs: the loss of a step and the validation figures."""
 
     def __init__(self, config: AutoencoderConfig, data: str | Path, init: Path | None = None):
-        files = picture_files(data)
         largest = max(phase.crop for phase in config.phases)
         self.config = config
-        self.train = Photos([f for f in files if not is_validation(f)], largest)
-        self.held_out = Photos([f for f in files if is_validation(f)], 256).middle(256)[:VALIDATION_PHOTOS]
+        self.train, self.held_out = split(data, largest)
         self.share = ALONE
         torch.manual_seed(config.schedule.seed)
         self.model = CompressibleAutoencoder(config)

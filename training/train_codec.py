@@ -32,18 +32,15 @@ from live.codecs.base import LatentCodec
 from live.command import Parser, run
 from live.config import load_yaml, parse
 from live.errors import ConfigError, InputError
-from live.files import picture_files
 from live.latents import load_autoencoder
 from live.latents.base import Autoencoder
 from live.latents.compact import CompactAutoencoder
 from live.registry import rate_model_path
 
 from . import latent_cache
-from .data import ALONE, Photos, Share, is_validation
+from .data import ALONE, VALIDATION_PHOTOS, Share, split
 from .engine import Engine, Schedule
 from .losses import Phase, bfloat16, distortion_terms, latent_terms, phase_at, picture_figures
-
-VALIDATION_PHOTOS, VALIDATION_CROP = 24, 256
 
 
 @dataclass(frozen=True)
@@ -151,10 +148,7 @@ class CodecStage:
             self.train, held_out = latent_cache.read(cache, data, autoencoder, largest // autoencoder.factor)
             self.held_out = held_out.middle(largest // autoencoder.factor)[:VALIDATION_PHOTOS]
         else:
-            files = picture_files(data)
-            self.train = Photos([f for f in files if not is_validation(f)], largest)
-            held_out = Photos([f for f in files if is_validation(f)], VALIDATION_CROP)
-            self.held_out = held_out.middle(VALIDATION_CROP)[:VALIDATION_PHOTOS]
+            self.train, self.held_out = split(data, largest)
 
     def place(self, share: Share) -> None:
         self.share = share

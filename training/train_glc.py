@@ -30,16 +30,14 @@ from live.codecs import Glc, GlcConfig
 from live.command import Parser, run
 from live.config import load_yaml, parse
 from live.errors import ConfigError, InputError, ModelError
-from live.files import picture_files
 from live.latents import load_autoencoder
 from live.latents.vq import VqAutoencoder
 
-from .adversarial import AdversaryConfig, PatchDiscriminator
+from .adversarial import AdversaryConfig, PatchDiscriminator, adversarial_loss
 from .code_prediction import SIDE, CodePredictor, PredictorConfig
-from .data import ALONE, Photos, Share, is_validation
+from .data import ALONE, Share, split
 from .engine import Engine, Schedule
 from .losses import Phase, bfloat16, latent_terms, phase_at, picture_figures
-from .train_vq import VALIDATION_CROP, VALIDATION_PHOTOS, adversarial_loss
 
 AIDS = ("predictor.", "discriminator.")
 
@@ -91,10 +89,7 @@ class GlcStage:
         _check(config, autoencoder)
         self.config, self.share, self.autoencoder = config, ALONE, autoencoder
         self.joint = any(phase.sees_pictures for phase in config.phases)
-        files, largest = picture_files(data), max(phase.crop for phase in config.phases)
-        self.train = Photos([f for f in files if not is_validation(f)], largest)
-        self.held_out = Photos([f for f in files if is_validation(f)], VALIDATION_CROP).middle(VALIDATION_CROP)
-        self.held_out = self.held_out[:VALIDATION_PHOTOS]
+        self.train, self.held_out = split(data, max(phase.crop for phase in config.phases))
         torch.manual_seed(config.schedule.seed)
         self.model = GlcTraining(config, autoencoder, self.joint)
         if init:
@@ -153,7 +148,13 @@ class GlcStage:
         distortion = sum(terms.values(), torch.zeros((), device=bpp.device))
         if self.joint:
             pixels, pixel_terms = adversarial_loss(
-                self.decode(decoded), pictures, phase, config.adversary, step, self.model.discriminator, config.schedule
+                self.decode(decoded),
+                pictures,
+                phase,
+                config.adversary,
+                step,
+                self.model.discriminator,
+                config.schedule.bf16,
             )
             distortion, terms = distortion + pixels, terms | pixel_terms
         if self.model.predictor is not None:

@@ -19,19 +19,17 @@ from live.artefact import read_artefact, read_card
 from live.command import Parser, run
 from live.config import load_yaml, parse
 from live.errors import ConfigError, InputError
-from live.files import picture_files
 from live.latents import load_autoencoder
 from live.latents.compact import CompactAutoencoder
 from live.latents.vq import VqAutoencoder
 from live.latents.vq_net import VqConfig, VqNet
 from live.registry import rate_model_path
 
-from .adversarial import AdversaryConfig, PatchDiscriminator, discriminator_loss, with_adversary
-from .data import ALONE, Photos, Share, is_validation
+from .adversarial import AdversaryConfig, PatchDiscriminator, adversarial_loss
+from .data import ALONE, Share, split
 from .engine import Engine, Schedule
-from .losses import Phase, bfloat16, distortion_terms, phase_at, picture_figures
+from .losses import Phase, bfloat16, phase_at, picture_figures
 
-VALIDATION_PHOTOS, VALIDATION_CROP = 24, 256
 COMPONENT_PHOTOS, COMPONENT_CROP = 256, 128
 COMPONENT_LEVEL = -2
 """The rate level of ``compact`` (about 0.08 bpp) in whose quantisation steps its latents' components are counted."""
@@ -63,11 +61,8 @@ class VqStage:
     """What the engine runs: the loss of a step and the validation figures."""
 
     def __init__(self, config: VqTrainConfig, data: str | Path, compact: Path | None = None, init: Path | None = None):
-        files, largest = picture_files(data), max(phase.crop for phase in config.phases)
         self.config, self.share = config, ALONE
-        self.train = Photos([f for f in files if not is_validation(f)], largest)
-        self.held_out = Photos([f for f in files if is_validation(f)], VALIDATION_CROP).middle(VALIDATION_CROP)
-        self.held_out = self.held_out[:VALIDATION_PHOTOS]
+        self.train, self.held_out = split(data, max(phase.crop for phase in config.phases))
         torch.manual_seed(config.schedule.seed)
         self.model = VqTraining(config)
         if compact:
@@ -106,7 +101,7 @@ class VqStage:
             config.adversary,
             step,
             self.model.discriminator,
-            config.schedule,
+            config.schedule.bf16,
         )
         figures = {"vq": vq_loss.item(), **{f"d_{k}": v.item() for k, v in terms.items()}}
         return loss + config.vq * vq_loss, figures, files
@@ -124,34 +119,6 @@ class VqStage:
         figures = picture_figures(quantised, self.held_out.to(self.share.device))
         self.model.train()
         return {"psnr": figures["psnr"], "alex": figures["alex"], "codes_used": float(len(used))}
-
-
-def adversarial_loss(
-    decoded: Tensor,
-    pictures: Tensor,
-    phase: Phase,
-    adversary: AdversaryConfig,
-    step: int,
-    discriminator: PatchDiscriminator,
-    schedule: Schedule,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The distortion of pictures in [0, 1] and, from its step on, what the adversary adds; all terms by name."""
-
-    def distortion_of(decoded: Tensor) -> dict[str, Tensor]:
-        return distortion_terms(decoded, pictures, phase, schedule.bf16)
-
-    if not adversary.weight:
-        terms = distortion_of(decoded)
-        return sum(terms.values(), decoded.new_zeros(())), terms
-    if step >= adversary.start:
-        loss, terms = with_adversary(decoded, distortion_of, discriminator, adversary.weight)
-    else:
-        terms = distortion_of(decoded)
-        loss = sum(terms.values(), decoded.new_zeros(()))
-        terms["generator"] = decoded.new_zeros(())
-    learns = step >= adversary.start - adversary.lead
-    terms["discriminator"] = discriminator_loss(discriminator, pictures, decoded) if learns else decoded.new_zeros(())
-    return loss + terms["discriminator"], terms
 
 
 def _loaded(path: Path, kind: type, sizes: object) -> VqAutoencoder | CompactAutoencoder:

@@ -16,8 +16,6 @@ COMMITMENT = 0.25
 USAGE_DECAY = 0.99
 DEAD, REVIVED = 0.02, 0.2
 """An entry is dead when it is chosen less often than this share of an even use, and counts as so much when it was moved."""
-
-
 VECTORS = 1024
 """Vectors whose distances to all entries are in memory at a time: 64 MiB of a codebook of 16,384."""
 
