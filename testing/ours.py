@@ -119,7 +119,8 @@ class Embedded(Anchor):
 class Checkpoints(Anchor):
     """Every codec checkpoint in a folder as one codec named after the folder.
 
-    The setting is the lambda that the card states, or its quality where it states none.
+    The setting is the lambda that the card states, or its quality where it states none; of a codec that holds several
+    rates in one checkpoint, the only one of its folder then: its anchors.
     """
 
     suffix = ".live"
@@ -130,17 +131,22 @@ class Checkpoints(Anchor):
         self.name = self.label = self.folder.resolve().name
 
     @cached_property
-    def _paths(self) -> dict[float, tuple[Path, str]]:
-        """Path and identity by setting, ascending."""
+    def _paths(self) -> dict[float, tuple[Path, str, float | None]]:
+        """Path, identity and, where the checkpoint holds several, the quality to ask for; by setting, ascending."""
         cards = [(path, read_card(path)) for path in sorted(self.folder.glob("*.safetensors"))]
-        codecs = [
-            (card.get("lambda") or card["quality"], path, card["identity"])
-            for path, card in cards
-            if card.get("kind") == "codec"
-        ]
+        codecs = [(path, card) for path, card in cards if card.get("kind") == "codec"]
         if not codecs:
             raise InputError(f"no codec checkpoints in {self.folder}")
-        return {setting: (path, identity) for setting, path, identity in sorted(codecs)}
+        several = [(path, card) for path, card in codecs if holds_rates(card)]
+        if several and len(codecs) > 1:
+            raise InputError(
+                f"{self.folder} holds a codec of several rates beside others; give each a folder of its own"
+            )
+        if several:
+            path, card = several[0]
+            return {rate: (path, card["identity"], rate) for rate in range(card["config"]["rates"])}
+        by_setting = sorted((card.get("lambda") or card["quality"], path, card["identity"]) for path, card in codecs)
+        return {setting: (path, identity, None) for setting, path, identity in by_setting}
 
     @property
     def settings(self) -> tuple[float, ...]:
@@ -152,11 +158,12 @@ class Checkpoints(Anchor):
         return _autoencoder_name(next(iter(self._paths.values()))[0])
 
     def encode(self, image: Image.Image, setting: float) -> bytes:
-        return _compress(image, self._paths[setting][0])
+        path, _, quality = self._paths[setting]
+        return _compress(image, path, quality)
 
     def decode(self, data: bytes) -> Image.Image:
         model = unpack(data).model.hex()
-        path = next((path for path, identity in self._paths.values() if identity.startswith(model)), None)
+        path = next((path for path, identity, _ in self._paths.values() if identity.startswith(model)), None)
         return _decompress(data, path)
 
 

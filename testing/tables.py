@@ -1,4 +1,4 @@
-"""The README's tables of exactness, hostile files, sizes and speed, as Markdown, from results/*.json.
+"""The README's tables of exactness, GLC's parts, hostile files, sizes and speed, as Markdown, from results/.
 
 ``testing.figures`` puts them into the README; the commands that make the files stand above each table.
 """
@@ -9,9 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import exactness, fuzz, glc, sizes
+from . import exactness, fuzz, glc, results, sizes
+from .bdrate import matrix, matrix_markdown
 
 OPTIONS = {"fuzz": "--count 100000 ", "speed": "--threads 2 "}
+ABLATION, WHOLE = "glc_ablation.csv", "glc_stage2"
+"""The points of GLC's ablations, and which of its codecs is the one that lacks nothing."""
 STAGES = ("autoencoder", "transforms_and_entropy_networks", "entropy_coding_and_container")
 
 
@@ -36,6 +39,16 @@ def speed_text(facts: dict[str, Any]) -> str:
     )
 
 
+def ablation_text(path: Path) -> str:
+    """BD-rate of GLC's stage II against the same without one of its parts."""
+    rows = matrix(results.load(path))
+    return (
+        "GLC's ablations on Kodak, BD-rate of the whole stage II against the same with a factorised hyperprior or without "
+        "code prediction, in brackets the overlap (`scripts/ablate_glc.sh`):\n\n"
+        + matrix_markdown(rows[rows["test"] == WHOLE])
+    )
+
+
 def texts(folder: Path) -> list[str]:
     """Paragraphs and tables of what there is in ``folder``."""
     parts: list[str] = []
@@ -50,4 +63,6 @@ def texts(folder: Path) -> list[str]:
         if path.is_file():
             parts += [f"{title} (`python -m testing.{name} {OPTIONS.get(name, '')}--json > results/{name}.json`):"]
             parts += [text(json.loads(path.read_text()))]
+    if (folder / ABLATION).is_file():
+        parts.append(ablation_text(folder / ABLATION))
     return parts

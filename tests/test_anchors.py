@@ -121,3 +121,17 @@ def test_a_folder_of_checkpoints_is_a_codec(small_live: Path, tmp_path: Path):
         assert data == codec_of("live_plus").encode(picture, quality)
     with pytest.raises(InputError, match="no codec checkpoints"):
         _ = Checkpoints(tmp_path).settings
+
+
+def test_a_folder_with_a_codec_of_several_rates_has_its_anchors_for_settings(glc_live: Path, tmp_path: Path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "glc.safetensors").write_bytes((glc_live / "glc_compact.safetensors").read_bytes())
+    codec, embedded, picture = codec_of(str(folder)), codec_of("glc"), photo(70, 64)
+    assert codec.name == "mine" and codec.settings == tuple(embedded.settings)
+    for quality in codec.settings:
+        data = codec.encode(picture, quality)
+        assert data == embedded.encode(picture, quality) and codec.decode(data).size == picture.size
+    (folder / "other.safetensors").write_bytes((glc_live / "glc_compact.safetensors").read_bytes())
+    with pytest.raises(InputError, match="give each a folder of its own"):
+        _ = codec_of(str(folder)).settings
