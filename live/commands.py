@@ -210,14 +210,14 @@ def info(args: Namespace) -> int:
 
 def models(args: Namespace) -> int:
     """live models: embedded checkpoints with their measured figures, and the autoencoders known by name."""
-    from .checkpoints import embedded_checkpoints, highest_quality
+    from .checkpoints import embedded_checkpoints, quality_range
     from .latents import registered
 
     checkpoints = [
         {
             "codec": c.card["codec"],
             "quality": c.card["quality"],
-            "highest_quality": highest_quality(c.card),
+            "quality_range": highest_quality(c.card),
             "autoencoder": c.card.get("autoencoder_name"),
             "identity": c.card["identity"][:16],
             "bytes": c.path.stat().st_size,
