@@ -216,14 +216,15 @@ def models(args: Namespace) -> int:
     checkpoints = [
         {
             "codec": c.card["codec"],
-            "quality": c.card["quality"],
-            "quality_range": highest_quality(c.card),
+            "quality": lowest,
+            "highest_quality": highest,
             "autoencoder": c.card.get("autoencoder_name"),
             "identity": c.card["identity"][:16],
             "bytes": c.path.stat().st_size,
             "validation": c.card.get("validation", {}),
         }
         for c in embedded_checkpoints()
+        for lowest, highest in [quality_range(c.card)]
     ]
     autoencoders = [dict(zip(("name", "kind", "source"), row, strict=True)) for row in registered()]
     if args.json:
