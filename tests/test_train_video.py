@@ -1,139 +1,267 @@
-"""Training of the codecs of clips: what it sees, exact resume, a rate that falls, exported weights, refusals."""
+"""Training of the codecs of clips: exact resume, a rate that falls, exported weights, refusals, the one command."""
 
 from __future__ import annotations
 
-import math
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import photo
-from films import DEFAULT, make_clip
+import yaml
+from conftest import export_small_autoencoder, export_small_glc, export_small_vq
+from films import FRAMES, HELD_OUT, frames_of, training_clips
+from test_exact_golden import threads
 
-from live.errors import InputError
-from live.media import to_tensor
-from training.clips import CUT_SHARE, Clips, clip_files, cuts_in, is_held_out, split, steps_of
-from training.data import Share
-from training.motion import Motion, moving, oval, shown
+import live
+from live.artefact import read_card
+from live.checkpoints import load_codec
+from live.command import run
+from live.config import load_yaml, parse
+from live.errors import ConfigError, ModelError
+from training import export, train_video
+from training.engine import Engine
+from training.train_video import VideoStage, VideoTrainConfig
 
-SIZE, FRAMES = (288, 272), 8
-NAMES = [f"clip{number}.mp4" for number in range(40)]
-HELD_OUT = next(name for name in NAMES if is_held_out(Path(name)))
-TRAINING = [name for name in NAMES if not is_held_out(Path(name))][:3]
+ROOT = Path(__file__).resolve().parent.parent
+LIVE = """
+codec: live_video
+schedule: {steps: 6, warmup: 1, validate_every: 6, lr: 5e-3}
+model: {width: 16, blocks: 1, z_channels: 4, qualities: 2}
+lambdas: [0.2, 0.5]
+phases:
+  - {start: 0, batch: 2, crop: 64, frames: 2, l1: 0, alex: 0}
+  - {start: 3, batch: 2, crop: 64, frames: 3, l1: 0, alex: 0}
+"""
+GLC = """
+codec: glc_video
+schedule: {steps: 6, warmup: 1, validate_every: 6, lr: 1e-3}
+model: {channels: 8, codebook: 16, tokens: 2, heads: 2, context_blocks: 1, blocks: 1, transform_blocks: 1, identity: true}
+lambdas: [0.05, 0.1, 0.2, 0.4]
+frame_weights: [1.2, 0.5]
+phases:
+  - {start: 0, batch: 2, crop: 64, frames: 2, l1: 1.0, alex: 0, latent_mse: 0.5}
+  - {start: 3, batch: 1, crop: 128, frames: 3, l1: 1.0, alex: 0, latent_mse: 0.5}
+"""
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    """A folder of clips that move two pixels a frame: three to train on, one with a cut before frame 4, and one held out."""
-    folder = tmp_path_factory.mktemp("clips")
-    for name in (HELD_OUT, *TRAINING[1:]):
-        make_clip(folder / name, size=SIZE, count=FRAMES)
-    make_clip(folder / TRAINING[0], "-vf", "negate=enable='gte(n,4)'", *DEFAULT, size=SIZE, count=FRAMES)
+    folder = tmp_path_factory.mktemp("clips") / "train"
+    folder.mkdir()
+    return training_clips(folder)
+
+
+@pytest.fixture(scope="module")
+def models(small_models, tmp_path_factory) -> Path:
+    """Small codecs of pictures of either kind, and their autoencoders."""
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copytree(small_models, folder, dirs_exist_ok=True)
+    export_small_vq(folder)
+    export_small_glc(folder, 16)
     return folder
 
 
-def pixels(seed: int, side: int = 96) -> torch.Tensor:
-    return (to_tensor(photo(side, side, seed))[0] * 255).round().to(torch.uint8)
+@dataclass(frozen=True)
+class Trial:
+    """What a run is of: its configuration's file and the options of its command, but for the run folder."""
+
+    name: str
+    path: Path
+    clips: Path
+    photos: Path
+    images: list[Path]
+
+    @property
+    def config(self) -> VideoTrainConfig:
+        return parse(VideoTrainConfig, load_yaml(self.path))
+
+    def stage(self, config: VideoTrainConfig | None = None, **options) -> VideoStage:
+        return VideoStage(config or self.config, self.clips, self.photos, self.images, **options)
+
+    def command(self, run_folder: Path) -> list[str]:
+        options = ["--config", self.path, "--clips", self.clips, "--data", self.photos, "--run", run_folder]
+        return [str(option) for option in (*options, "--images", *self.images)]
 
 
-def test_examples_are_those_of_their_step(clips, photos):
-    examples, held_out = split(clips, photos, 0.5, FRAMES, 64)
-    first, files = examples.batch(1, 3, 4, 5, 64)
-    assert first.shape == (4, 5, 3, 64, 64) and 0 <= first.min() < first.max() <= 1
-    again, same_files = split(clips, photos, 0.5, FRAMES, 64)[0].batch(1, 3, 4, 5, 64)
-    assert torch.equal(first, again) and files == same_files
-    assert not torch.equal(first, examples.batch(1, 4, 4, 5, 64)[0])
-    assert not torch.equal(first, examples.batch(2, 3, 4, 5, 64)[0])
-    shares = [examples.batch(1, 3, 4, 5, 64, Share(rank, 2))[0] for rank in range(2)]
-    assert torch.equal(torch.stack(shares, 1).flatten(0, 1), first), "two processes share what one would see"
-    suffixes = {file.suffix for step in range(6) for file in examples.batch(1, step, 4, 2, 64)[1]}
-    assert suffixes == {".mp4", ".png"}, "clips and photos in motion"
-    assert held_out.shape == (1, 6, 3, 256, 256)
-
-
-def test_a_window_is_frames_in_a_row(clips):
-    """Every way of drawing one keeps the motion of two pixels a frame: forwards or backwards, each or every second one."""
-    loaded, random = Clips([clips / name for name in TRAINING[1:]], 5, 64), np.random.default_rng(0)
-    assert loaded.files == [clips / name for name in TRAINING[1:]]
-    shifts = set()
-    for _ in range(24):
-        window = loaded.window(random, 3, 64)[0].float()
-        errors = {}
-        for shift in (-4, -2, -1, 1, 2, 4):  # 1: reduced to half its size
-            before, after = window[:-1, ..., 8:-8], window.roll(shift, 3)[1:, ..., 8:-8]
-            errors[shift] = (before - after).abs().mean().item()
-        shifts.add(min(errors, key=errors.get))
-        assert min(errors.values()) < 3
-    assert shifts == {-4, -2, -1, 1, 2, 4}
-
-
-def test_cuts_are_found_and_rarely_shown(clips):
-    loaded = Clips([clips / name for name in TRAINING[:2]], FRAMES, 64)
-    assert loaded.cuts == [[4], []]
-    sound, broken = loaded.starts(3)
-    assert {tuple(pair) for pair in broken} == {(0, 2), (0, 3)} and len(sound) == 2 * 6 - 2
-    random = np.random.default_rng(0)
-    windows = [loaded.window(random, 2, 32)[0].float() for _ in range(400)]
-    over_cut = np.mean([(window[0] - window[1]).abs().mean() > 40 for window in windows])
-    assert CUT_SHARE / 4 <= over_cut <= CUT_SHARE * 4
-
-
-def test_fast_motion_is_no_cut():
-    """A cut stands out from the differences around it, as motion and the flicker of a blink do not."""
-    assert cuts_in(np.array([2.0, 2, 30, 3, 2])) == [3]
-    assert cuts_in(np.array([14.0, 24, 27, 18, 10])) == cuts_in(np.array([1.0, 1, 10, 1])) == []
-    frames = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
-    frames[2] = 255
-    assert steps_of(frames).tolist() == [0, 255]
-
-
-def test_the_held_out_view_is_where_the_clip_moves(tmp_path):
-    """A clip that stands still for its first half."""
-    clip = make_clip(tmp_path / "late.mp4", "-vf", "loop=12:1:0", *DEFAULT, size=(272, 256), count=8)
-    view = Clips([clip], 6, 256).liveliest(6, 256)
-    assert view.shape == (1, 6, 3, 256, 256)
-    assert (view[0, 1:] - view[0, :-1]).abs().mean((1, 2, 3)).min() > 0.01
-
-
-def test_pans_move_by_their_speed():
-    right, down = (
-        shown(pixels(1), motion.path(3, 48), np.random.default_rng(5)) for motion in (Motion(3), Motion(0, 2))
+@pytest.fixture
+def live_trial(models, clips, photos, tmp_path, monkeypatch) -> Trial:
+    monkeypatch.setenv("LIVE_CHECKPOINTS", str(models))
+    path = tmp_path / "live_video.yaml"
+    path.write_text(LIVE)
+    return Trial(
+        "live_video", path, clips, photos, [models / f"live_plus_q{quality}.safetensors" for quality in (1, 2)]
     )
-    assert torch.allclose(right[1:, :, :, 3:], right[:-1, :, :, :-3], atol=0.1)
-    assert torch.allclose(down[1:, :, 2:], down[:-1, :, :-2], atol=0.1)
-    assert (right[1] - right[0]).abs().mean() > 1, "it moved at all"
 
 
-def test_turns_are_clockwise_and_zooms_grow():
-    turned = shown(pixels(2), Motion(turn=math.pi / 2).path(3, 47), np.random.default_rng(1))
-    assert torch.allclose(turned[2], turned[1].rot90(-1, (1, 2)), atol=0.1)
-    grown = shown(pixels(2), Motion(zoom=math.log(2)).path(3, 33), np.random.default_rng(1))
-    assert torch.allclose(grown[2][:, ::2, ::2], grown[1][:, 8:25, 8:25], atol=0.1)
+@pytest.fixture
+def glc_trial(models, clips, photos, tmp_path, monkeypatch) -> Trial:
+    monkeypatch.setenv("LIVE_CHECKPOINTS", str(models))
+    path = tmp_path / "glc_video.yaml"
+    path.write_text(GLC)
+    return Trial("glc_video", path, clips, photos, [models / "glc_compact.safetensors"])
 
 
-def test_what_passes_in_front_moves_as_one_piece():
-    points = Motion(right=4).path(3, 64)
-    cover = oval(points, np.random.default_rng(3))
-    assert torch.allclose(cover[1:, :, :, 4:], cover[:-1, :, :, :-4], atol=1e-4)
-    assert 0 < cover.mean() < 0.5 and set(cover.unique().tolist()) >= {0.0, 1.0}
+@pytest.fixture(params=["live_trial", "glc_trial"])
+def trial(request) -> Trial:
+    return request.getfixturevalue(request.param)
 
 
-def test_photos_in_motion_keep_their_pixels():
-    random = np.random.default_rng(0)
-    films = [moving(pixels(1), pixels(2), random, 4, 64) for _ in range(20)]
-    assert all(film.shape == (4, 3, 64, 64) and film.dtype == torch.uint8 for film in films)
-    speeds = [(film[1:].float() - film[:-1].float()).abs().mean().item() for film in films]
-    assert min(speeds) == 0 and max(speeds) > 5, "some stand still, some are fast"
+def log(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "log.csv", newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def test_clips_that_do_not_do_are_refused(clips, photos, tmp_path):
-    with pytest.raises(InputError, match="no clips in"):
-        clip_files(photos)
-    with pytest.raises(InputError, match="is not a folder"):
-        clip_files(tmp_path / "nothing")
-    (tmp_path / TRAINING[0]).write_bytes((clips / TRAINING[0]).read_bytes())
-    with pytest.raises(InputError, match="leaves none"):
-        split(tmp_path, photos, 0.2, 2, 64)
-    with pytest.raises(InputError, match=f"no clip has {FRAMES + 1} frames of 64 px"):
-        split(clips, photos, 0.2, FRAMES + 1, 64)
+def test_stopped_and_resumed_is_the_unbroken_run(trial, tmp_path):
+    config, whole, broken = trial.config, tmp_path / "whole", tmp_path / "broken"
+    with threads(1):
+        Engine(trial.stage(), config.schedule, whole, config).run()
+        first = Engine(trial.stage(), config.schedule, broken, config)
+        for _ in range(5):
+            first._one_step()
+            if first.step == 4:
+                first.save()  # step 5 ran after it and is lost, as after kill -9
+        resumed = Engine(trial.stage(), config.schedule, broken, config)
+        assert resumed.step == 4
+        resumed.run()
+    assert log(broken) == log(whole)[4:]
+    assert len({row["rate"] for row in log(whole)}) > 1, "several rates had their batches"
+
+
+def test_a_short_training_lowers_the_rate(live_trial, tmp_path):
+    """And leaves the codecs of pictures as they were: every first frame stays what it is."""
+    schedule = replace(live_trial.config.schedule, steps=60, validate_every=60, ema=0.9)
+    stage = live_trial.stage()
+    before = stage.validate()
+    assert Engine(stage, schedule, tmp_path / "run", replace(live_trial.config, schedule=schedule)).run() == 0
+    after = json.loads((tmp_path / "run" / "validation.jsonl").read_text())
+    for rate in ("rate0", "rate1"):
+        assert after[f"{rate}_bpp"] < 0.9 * before[f"{rate}_bpp"]
+        for figure in ("intra_bpp", "still_bpp", "still_psnr", "still_alex"):
+            assert after[f"{rate}_{figure}"] == pytest.approx(before[f"{rate}_{figure}"], abs=1e-5)
+
+
+def test_a_short_training_lowers_the_loss(glc_trial):
+    """At every rate, on one and the same batch; the codec of pictures and the autoencoder do not move."""
+    stage = glc_trial.stage()
+    frozen = [*stage.model.images[0].parameters(), *stage.autoencoder.net.parameters()]
+    before = [value.clone() for value in frozen]
+    optimizer = torch.optim.Adam(stage.model.parameters(), 2e-3)
+    losses: dict[int, list[float]] = {}
+    for number in range(60):
+        torch.manual_seed(number)
+        loss, figures, _ = stage.loss(0)
+        losses.setdefault(figures["rate"], []).append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert set(losses) == {0, 1, 2, 3} and all(values[-1] < 0.9 * values[0] for values in losses.values())
+    assert all(torch.equal(value, old) for value, old in zip(frozen, before, strict=True))
+
+
+def test_frames_weigh_what_the_configuration_says(glc_trial):
+    """With the last of three frames weighing nothing, D is that of the first two."""
+    figures = []
+    for weights in ((1.0, 1.0), (2.0, 0.0), (0.0, 2.0)):
+        stage = glc_trial.stage(replace(glc_trial.config, frame_weights=weights))
+        torch.manual_seed(0)
+        figures.append(stage.loss(3)[1])
+    both, first, second = (row["d_l1"] for row in figures)
+    assert both == pytest.approx((first + second) / 2, rel=1e-4) and first != second
+    assert len({row["bpp"] for row in figures}) == 1, "the rate counts as before"
+
+
+def test_an_exported_codec_codes_clips_and_can_be_taken_further(trial, tmp_path):
+    run_folder, output = tmp_path / "run", tmp_path / f"{trial.name}.safetensors"
+    assert train_video.main(trial.command(run_folder)) == 0
+    named = ["video", "--run", str(run_folder), "-o", str(output), "--images", *map(str, trial.images)]
+    assert export.main(named) == 0
+    card, picture = read_card(output), read_card(trial.images[0])
+    assert card["images"] == card["training"]["images"] == [read_card(image)["identity"] for image in trial.images]
+    assert (card["codec"], card["steps"]) == (trial.name, 6)
+    assert all(card[key] == picture[key] for key in ("autoencoder", "autoencoder_name", "factor"))
+    assert {"rate0_bpp", "rate1_still_alex"} <= set(card["validation"])
+    codec = load_codec(output)
+    assert [image.identity for image in codec.images] == card["images"]
+    live.compress_clip(trial.clips / HELD_OUT, tmp_path / "clip.live", checkpoint=output)
+    assert len(frames_of(tmp_path / "clip.live", checkpoint=output)) == FRAMES
+
+    for name, value in trial.stage(init=output).model.state_dict().items():
+        assert torch.equal(value, codec.state_dict()[name])
+    with pytest.raises(ConfigError, match="of another codec or size"):
+        trial.stage(replace(trial.config, model=trial.config.model | {"blocks": 2}), init=output)
+    with pytest.raises(ModelError, match="not made over these codecs of pictures"):
+        export.main([*named, str(trial.images[0])])
+
+
+REFUSED = [
+    ({"misspelt": 1}, "unknown setting misspelt"),
+    ({"lambdas": [0.1]}, "lambdas must be 2, one a rate, not 1"),
+    ({"synthetic": 1.5}, "synthetic must be 0 to 1"),
+    ({"frame_weights": []}, "frame_weights must not be empty"),
+    ({"codec": "live_plus", "model": {}}, "codec must be one of clips, not live_plus"),
+    ({"phases": [{"start": 0, "batch": 1, "crop": 48, "frames": 2}]}, "a crop must be a multiple of 32 px"),
+    ({"phases": [{"start": 0, "batch": 1, "crop": 64, "frames": 1}]}, "frames must be 2 or more"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), REFUSED, ids=[words for _, words in REFUSED])
+def test_configurations_that_do_not_fit_are_refused(change, words, live_trial, tmp_path, capsys):
+    live_trial.path.write_text(yaml.safe_dump(load_yaml(live_trial.path) | change))
+    assert run(lambda: train_video.main(live_trial.command(tmp_path / "run"))) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.strip().count("\n") == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_autoencoder_must_be_that_of_the_codecs_of_pictures(live_trial, tmp_path):
+    other = tmp_path / "other.safetensors"
+    export_small_autoencoder(other, seed=1)
+    with pytest.raises(ModelError, match="give the one it was trained on"):
+        live_trial.stage(vae=str(other))
+
+
+def test_the_shipped_configurations_fit_the_released_checkpoints():
+    for name, pictures in (("live_video", "live_plus_q1"), ("glc_video", "glc_compact")):
+        config = parse(VideoTrainConfig, load_yaml(ROOT / "configs" / f"{name}.yaml"))
+        released = load_codec(ROOT / "checkpoints" / f"{pictures}.safetensors")
+        codec = train_video.untrained_codec(config.codec, config.model, [released])
+        assert codec.channels == released.channels
+        rates = codec.config.rates if name == "glc_video" else codec.config.qualities
+        assert len(config.lambdas) == rates
+
+
+@pytest.mark.slow
+def test_one_command_trains_both_and_goes_on(live_trial, glc_trial, models, tmp_path):
+    """Killed without warning within the first, run again: the losses are the unbroken run's, and both codecs are there."""
+    live_trial.path.write_text(LIVE.replace("steps: 6", "steps: 40").replace("every: 6", "every: 20"))
+    command = ["bash", str(ROOT / "scripts" / "train_video.sh"), str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LIVE_TRAIN": str(live_trial.photos)}
+    environment |= {
+        "LIVE_CHECKPOINTS": str(models),
+        "LIVE_VIDEO": str(live_trial.clips.parent),
+        "LIVE_OUT": str(tmp_path / "killed"),
+        "PYTHON": sys.executable,
+    }
+    state = tmp_path / "killed" / "runs" / "live_video" / "state.pt"
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline and not state.exists():
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert torch.load(state, weights_only=True)["step"] < 40
+    for folder in ("killed", "whole"):
+        environment["LIVE_OUT"] = str(tmp_path / folder)
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        made = [tmp_path / folder / f"{name}.safetensors" for name in ("live_video", "glc_video")]
+        assert [load_codec(path).name for path in made] == ["live_video", "glc_video"]
+    runs = [log(tmp_path / folder / "runs" / "live_video") for folder in ("killed", "whole")]
+    assert runs[0] == runs[1] and len(runs[0]) == 40

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ from live.latents import load_autoencoder
 from live.latents.base import Autoencoder
 from live.latents.compact import ExportedAutoencoder
 
-from .clips import VALIDATION_FRAMES, split
+from .clips import split
 from .data import ALONE, Share
 from .engine import Engine, Schedule
 from .losses import Phase, bfloat16, distortion_terms, latent_terms, likeness, phase_at
@@ -54,8 +55,9 @@ class VideoTrainConfig:
     """Everything that ``train_video`` reads.
 
     codec and model: which one, and its sizes; lambdas: of the rates, lowest first; frame_weights: of D of the predicted
-    frames of an example in order, over and over; synthetic: share of photos set in motion among the examples; vq: weight
-    of the quantisers' loss. From the command line: images and init, identities of what the run starts from.
+    frames of an example, in order, over and over, so that a codec may make some of them better than others; synthetic:
+    share of photos set in motion among the examples; vq: weight of the quantisers' loss. From the command line: images
+    and init, identities of what the run starts from.
     """
 
     schedule: Schedule
@@ -102,12 +104,13 @@ class VideoStage:
         vae: str | None = None,
         init: Path | None = None,
     ):
-        torch.manual_seed(config.schedule.seed)
         self.config, self.share = config, ALONE
+        self._known_stills: dict[int, dict[str, float]] = {}
         pictures = [load_codec(path) for path in images]
+        torch.manual_seed(config.schedule.seed)
         self.model = untrained_codec(config.codec, config.model, pictures)
+        self.model.attach(pictures)
         if init:
-            self.model.attach(pictures)
             self._take(init)
         else:
             self.model.start_from(*pictures)
@@ -181,27 +184,34 @@ class VideoStage:
         """Of every rate: ``bpp`` of predicted and ``intra_bpp`` of first frames, ``alex`` and ``psnr`` of the last one; and
         under ``still_``, the same of all frames but the first coded as pictures."""
         self.model.eval()
-        frames = self.held_out.to(self.share.device)
-        latents = self.encode(frames)
         figures = {}
         for rate in range(len(self.config.lambdas)):
-            at_rate = self._held_out_figures(frames, latents, rate)
+            first, *predicted = self.model.rollout(self._held_out_latents, rate)
+            at_rate = {"intra_bpp": self._bpp([first])} | self._figures(predicted) | self._stills(rate)
             figures |= {f"rate{rate}_{k}": v for k, v in at_rate.items()}
         self.model.train()
         return figures
 
-    def _held_out_figures(self, frames: Tensor, latents: Tensor, rate: int) -> dict[str, float]:
-        first, *predicted = self.model.rollout(latents, rate)
-        stills = [
-            self.model.rollout(latents[:, number : number + 1], rate)[0] for number in range(1, VALIDATION_FRAMES)
-        ]
-        pixels = frames[:, 0].numel() / 3
-        figures = {"intra_bpp": bits([first]).item() / pixels}
-        for prefix, coded in (("", predicted), ("still_", stills)):
-            pictures = self.autoencoder.decode(coded[-1].latents).to(frames)
-            shown = {"bpp": bits(coded).item() / len(coded) / pixels} | likeness(pictures, frames[:, -1])
-            figures |= {f"{prefix}{k}": v for k, v in shown.items()}
-        return figures
+    @cached_property
+    def _held_out_latents(self) -> Tensor:
+        return self.encode(self.held_out.to(self.share.device))
+
+    def _stills(self, rate: int) -> dict[str, float]:
+        """The figures of frame by frame, which no training changes."""
+        if rate not in self._known_stills:
+            frames = self._held_out_latents[:, 1:].split(1, 1)
+            figures = self._figures([self.model.rollout(frame, rate)[0] for frame in frames])
+            self._known_stills[rate] = {f"still_{k}": v for k, v in figures.items()}
+        return self._known_stills[rate]
+
+    def _figures(self, coded: Sequence[FrameEstimate]) -> dict[str, float]:
+        """Mean bpp of the held-out clips' frames, and what the last one looks like."""
+        pictures = self.held_out[:, -1].to(self.share.device)
+        decoded = self.autoencoder.decode(coded[-1].latents).to(pictures)
+        return {"bpp": self._bpp(coded)} | likeness(decoded, pictures)
+
+    def _bpp(self, coded: Sequence[FrameEstimate]) -> float:
+        return bits(coded).item() / len(coded) / (self.held_out[:, 0].numel() / 3)
 
 
 def bits(frames: Sequence[FrameEstimate]) -> Tensor:
