@@ -74,6 +74,10 @@ class VideoCodec(nn.Module, Codec, ClipCodec):
             raise ModelError(f"{self.name} codes intra frames by codecs of one autoencoder")
         self.images = tuple(images)
 
+    def start_from(self, *images: LatentCodec) -> None:
+        """``attach`` these, and begin from their weights, before any training."""
+        self.attach(images)
+
     @property
     @abstractmethod
     def picture(self) -> LatentCodec:
