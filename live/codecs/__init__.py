@@ -12,11 +12,13 @@ from .base import LatentCodec
 from .glc import Glc, GlcConfig
 from .paper import LivePaper, PaperConfig
 from .plus import LivePlus, PlusConfig
+from .video.glc_video import GlcVideo, GlcVideoConfig
 
 CODECS: dict[str, tuple[type, type]] = {
     LivePaper.name: (LivePaper, PaperConfig),  # id 1
     LivePlus.name: (LivePlus, PlusConfig),  # id 2
     Glc.name: (Glc, GlcConfig),  # id 3
+    GlcVideo.name: (GlcVideo, GlcVideoConfig),  # id 4
 }
 
 
