@@ -12,12 +12,14 @@ from .base import Codec
 from .glc import Glc, GlcConfig
 from .paper import LivePaper, PaperConfig
 from .plus import LivePlus, PlusConfig
+from .video.glc_video import GlcVideo, GlcVideoConfig
 from .video.live_video import LiveVideo, LiveVideoConfig
 
 CODECS: dict[str, tuple[type, type]] = {
     LivePaper.name: (LivePaper, PaperConfig),  # id 1
     LivePlus.name: (LivePlus, PlusConfig),  # id 2
     Glc.name: (Glc, GlcConfig),  # id 3
+    GlcVideo.name: (GlcVideo, GlcVideoConfig),  # id 4
     LiveVideo.name: (LiveVideo, LiveVideoConfig),  # id 5
 }
 
