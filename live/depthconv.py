@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .nets import Product, Sum, conv
+from .nets import Product, Sum, conv, identity_init
 
 
 def pointwise(inputs: int, outputs: int) -> nn.Conv2d:
@@ -91,3 +91,19 @@ class UpsampleBlock(nn.Module):
 
 def _subpixel(channels: int) -> nn.Sequential:
     return nn.Sequential(pointwise(channels, 4 * channels), nn.PixelShuffle(2))
+
+
+class Context(nn.Module):
+    """What a frame tells of the next: (B, N, h, w) -> as one of several 1x1 adaptors has it, and features, both (B, N, h, w).
+
+    adaptors: how many; they start as the identity. blocks: between what is adapted and the features.
+    """
+
+    def __init__(self, channels: int, adaptors: int, blocks: int):
+        super().__init__()
+        self.adaptors = nn.ModuleList(identity_init(pointwise(channels, channels)) for _ in range(adaptors))
+        self.blocks = nn.Sequential(*(depth_conv_block(channels, channels) for _ in range(blocks)))
+
+    def forward(self, before: Tensor, adaptor: int) -> tuple[Tensor, Tensor]:
+        adapted = self.adaptors[adaptor](before)
+        return adapted, self.blocks(adapted)

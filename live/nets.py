@@ -24,6 +24,20 @@ class Product(nn.Module):
         return x * y
 
 
+class Spread(nn.Module):
+    """Vectors over a grid by weight maps, as a layer: maps (B, G K, h, w), vectors (B, C, K, 1) -> (B, C, h, w), C a multiple of G.
+
+    Of G equal parts of the channels, part g is at every position the sum over k of map (g, k) times that part of vector k.
+    """
+
+    def forward(self, maps: Tensor, vectors: Tensor) -> Tensor:
+        count = vectors.shape[2]
+        heads = maps.shape[1] // count
+        parts = vectors.squeeze(3).unflatten(1, (heads, -1))  # (B, G, C / G, K)
+        spread = parts @ maps.flatten(2).unflatten(1, (heads, count))
+        return spread.flatten(1, 2).unflatten(2, maps.shape[2:])
+
+
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
     """A convolution with zero padding that keeps the size (stride 1) or halves it (stride 2)."""
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
@@ -32,6 +46,13 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv
 def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
     """Zero weights and bias: the branch that ends in this layer adds nothing until it has learned to."""
     nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def identity_init(layer: nn.Conv2d) -> nn.Conv2d:
+    """A 1x1 convolution that passes on its first inputs, as many as it has outputs, and nothing of the others."""
+    nn.init.dirac_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
 

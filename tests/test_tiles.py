@@ -16,7 +16,7 @@ from PIL import Image
 import live
 from live import coder, pictures
 from live.checkpoints import export_codec
-from live.codecs import plus
+from live.codecs import halves
 from live.codecs.paper import LivePaper, PaperConfig
 from live.codecs.plus import LivePlus
 from live.coder import Count, Read, Write
@@ -144,7 +144,7 @@ def test_files_by_tiles_are_the_same_files(size, monkeypatch):
     expected = live.decompress(data, vae=whole)
     monkeypatch.setattr(pictures, "WHOLE", 0)
     monkeypatch.setattr(coder, "CHUNK", 1000)
-    monkeypatch.setattr(plus, "EXACT_TILE", 16)
+    monkeypatch.setattr(halves, "EXACT_TILE", 16)
     small = in_small_tiles(whole, 16)
     assert live.compress(image, 2, vae=small) == data
     assert live.decompress(data, vae=small).tobytes() == expected.tobytes()
@@ -169,8 +169,8 @@ def tile_codec(codec, monkeypatch, core: int) -> None:
     if isinstance(codec, LivePaper):
         tiled = list(codec._tiled.values())
     else:
-        tiled = [codec._tiled_analyse, codec._tiled_h_a, codec._tiled_synthesise]
-        monkeypatch.setattr(plus, "EXACT_TILE", 4 * core)
+        tiled = [codec.tiled_analyse, codec._tiled_h_a, codec._tiled_synthesise]
+        monkeypatch.setattr(halves, "EXACT_TILE", 4 * core)
     for each in tiled:
         each.core = core
 

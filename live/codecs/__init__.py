@@ -8,19 +8,23 @@ import torch
 
 from ..config import parse
 from ..errors import ModelError
-from .base import LatentCodec
+from .base import Codec
 from .glc import Glc, GlcConfig
 from .paper import LivePaper, PaperConfig
 from .plus import LivePlus, PlusConfig
+from .video.glc_video import GlcVideo, GlcVideoConfig
+from .video.live_video import LiveVideo, LiveVideoConfig
 
 CODECS: dict[str, tuple[type, type]] = {
     LivePaper.name: (LivePaper, PaperConfig),  # id 1
     LivePlus.name: (LivePlus, PlusConfig),  # id 2
     Glc.name: (Glc, GlcConfig),  # id 3
+    GlcVideo.name: (GlcVideo, GlcVideoConfig),  # id 4
+    LiveVideo.name: (LiveVideo, LiveVideoConfig),  # id 5
 }
 
 
-def make_codec(name: str, config: dict[str, Any]) -> LatentCodec:
+def make_codec(name: str, config: dict[str, Any]) -> Codec:
     """An untrained codec by its name and the mapping of its sizes."""
     if name not in CODECS:
         raise ModelError(f"there is no codec {name!r}; known: {', '.join(CODECS)}")
@@ -31,7 +35,7 @@ def make_codec(name: str, config: dict[str, Any]) -> LatentCodec:
 _DERIVED = ("_quantized_cdf", "_cdf_length", "_offset", ".bound", "scale_table", ".target", "scale_bound")
 
 
-def state_of(codec: LatentCodec) -> dict[str, torch.Tensor]:
+def state_of(codec: Codec) -> dict[str, torch.Tensor]:
     """A codec's weights as released: without the empty or derived buffers of CompressAI's entropy models."""
     assert isinstance(codec, torch.nn.Module)
     return without_derived(codec.state_dict())

@@ -73,14 +73,14 @@ class Transform(nn.Module):
                 for part in block:
                     zero_init(part.last)
 
-    def forward(self, x: Tensor, rate: float) -> Tensor:
-        """rate: 0 (the first anchor) to rates - 1."""
+    def forward(self, x: Tensor, rate: float, offset: Tensor | float = 0.0) -> Tensor:
+        """rate: 0 (the first anchor) to rates - 1; offset: N values, or one, added to the gains' logarithms."""
         low = min(int(rate), len(self.log_gain) - 2) if len(self.log_gain) > 1 else 0
         share = rate - low
         log_gain = self.log_gain[low]
         if share:
             log_gain = log_gain + share * (self.log_gain[low + 1] - log_gain)
-        return self.after(self.before(x) * log_gain.exp()[:, None, None])
+        return self.after(self.before(x) * (log_gain + offset).exp()[:, None, None])
 
 
 class Glc(nn.Module, LatentCodec):
@@ -110,8 +110,12 @@ class Glc(nn.Module, LatentCodec):
             raise InputError(
                 f"unknown quality {quality!r} of {self.name}; choose from 0 to {self.highest}, fractions too"
             )
+        return self.at_rate(round(quality * RATE_STEPS) / RATE_STEPS)
+
+    def at_rate(self, rate: float) -> Glc:
+        """The same codec (weights shared) at exactly this rate, 0 to ``highest``, which a file's byte need not be able to state."""
         other = copy.copy(self)
-        other.rate = round(quality * RATE_STEPS) / RATE_STEPS
+        other.rate = rate
         return other
 
     @property

@@ -13,18 +13,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..coder import Port
 from ..latents.base import Statistics
 from ..nets import conv, res_blocks, zero_init
-from ..priors.hyper import HYPER_FACTOR, MEAN_PRECISION, ExactHyperprior, Hyperprior, half, put_half, scale_table
+from ..priors.hyper import HYPER_FACTOR, MEAN_PRECISION, ExactHyperprior, Hyperprior, scale_table
 from ..priors.hyper24 import Hyper24, choose_units
 from ..priors.tables import Tables, factorized_tables, gaussian_tables
-from ..tiles import ALIGN, Box, Tiled, boxes, halo_of
-from .base import EXACT_TILE, TILE, Coded, LatentCodec, channel_indices, flat
+from ..tiles import ALIGN, Tiled, halo_of
+from .base import TILE, Coded, LatentCodec, channel_indices, flat
+from .halves import Prediction, code_halves
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,6 @@ def residual_transform(channels: int, width: int, blocks: int) -> nn.Sequential:
     """(B, c, h, w) -> (B, c, h, w), zero at initialisation: what g_a and g_s add to the identity."""
     last = zero_init(conv(width, channels))
     return nn.Sequential(conv(channels, width), res_blocks(width, blocks), nn.ReLU(), last)
-
-
-def _packed(box: Box) -> Box:
-    """Where a box of z's positions lies in a tensor of y's that ``half`` packed."""
-    top, bottom, left, right = (side * HYPER_FACTOR for side in box)
-    return Box(top, bottom, left // 2, right // 2)
 
 
 class LivePlus(nn.Module, LatentCodec):
@@ -96,57 +90,29 @@ class LivePlus(nn.Module, LatentCodec):
         return Coded(self.synthesise(estimate.y_hat), estimate.y_bits, estimate.z_bits)
 
     def walk(self, port: Port, height: int, width: int, latents: Tensor | None = None) -> Tensor:
-        y = None if latents is None else self._tiled_analyse(latents)
+        y = None if latents is None else self.tiled_analyse(latents)
         z_shape = (1, self.config.z_channels, height // HYPER_FACTOR, width // HYPER_FACTOR)
         z = None if y is None else flat(self._tiled_h_a(y))
         z_symbols = port.code(z, channel_indices(*z_shape[1:]), self.tables["z"])
         z_hat = torch.from_numpy(z_symbols).reshape(z_shape)
-        y_hat = torch.zeros(1, self.channels, height, width, dtype=torch.int32)  # in units of 1 / MEAN_PRECISION
-        features: list[Tensor] = []
-        for anchors in (True, False):
-            means, rows, symbols = self._predicted(z_hat, y_hat, y, anchors, features)
-            coded = port.code(symbols, rows.flatten().numpy(), self.tables["y"])
-            put_half(y_hat, anchors, torch.from_numpy(coded).reshape(means.shape) * MEAN_PRECISION + means)
-        return y_hat
+        entropy = self._exact_hyper
+        prediction = Prediction(
+            lambda box: entropy.features(box.of(z_hat)),
+            lambda features, _, anchors: entropy.parameters_of(features, anchors),
+            lambda: self._exact_halo,
+        )
+        return code_halves(port, self.tables["y"], prediction, (self.channels, height, width), y)
 
     def reconstruct(self, decoded: Tensor) -> Tensor:
         return self._tiled_synthesise(decoded)
-
-    def _predicted(
-        self, z_hat: Tensor, y_hat: Tensor, y: Tensor | None, anchors: bool, features: list[Tensor]
-    ) -> tuple[Tensor, Tensor, np.ndarray | None]:
-        """A pass's means (1, c, h, w/2) int32 and table rows, uint8, and y's symbols under them, in coding order.
-
-        Tile by tile, since the entropy networks' features are far larger than what they predict. ``features`` keeps those
-        of the first pass for the second where the whole is one tile.
-        """
-        entropy, (rows, columns) = self._exact_hyper, z_hat.shape[2:]
-        shape = (1, self.channels, rows * HYPER_FACTOR, columns * HYPER_FACTOR // 2)
-        means, indices = torch.empty(shape, dtype=torch.int32), torch.empty(shape, dtype=torch.uint8)
-        symbols = None if y is None else torch.empty(shape, dtype=torch.int32)
-        tiles = list(boxes(rows, columns, EXACT_TILE // HYPER_FACTOR))
-        for box in tiles:
-            wide = box if len(tiles) == 1 else box.grown(self._exact_halo, rows, columns)
-            seen = features.pop() if features else entropy.features(wide.of(z_hat))
-            if len(tiles) == 1 and anchors:
-                features.append(seen)
-            known = None if anchors else wide.of(y_hat, HYPER_FACTOR)
-            predicted = entropy.parameters_of(seen, known)
-            tile_means, tile_rows = (_packed(box.within(wide)).of(values) for values in predicted)
-            place = _packed(box)
-            place.of(means).copy_(tile_means)
-            place.of(indices).copy_(tile_rows)
-            if symbols is not None:
-                offsets = half(box.of(y, HYPER_FACTOR), anchors) - tile_means / MEAN_PRECISION
-                place.of(symbols).copy_(torch.from_numpy(flat(offsets)).reshape(offsets.shape))
-        return means, indices, None if symbols is None else symbols.flatten().numpy()
 
     def _dequantise(self, y_hat: Tensor) -> Tensor:
         """g_s of y in units of 1 / ``MEAN_PRECISION``, integers."""
         return self.synthesise((y_hat.double() / MEAN_PRECISION).float())
 
     @cached_property
-    def _tiled_analyse(self) -> Tiled:
+    def tiled_analyse(self) -> Tiled:
+        """``analyse`` in memory that does not grow with the picture."""
         return Tiled(self.analyse, self.channels, 1, 1, TILE)
 
     @cached_property

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
-from ..nets import Product, Sum
+from ..nets import Product, Spread, Sum
 
 FRACTION = 10
 UNIT = 1 << FRACTION
@@ -106,6 +106,13 @@ class ExactProduct(nn.Module):
         return shift_right(x * y, FRACTION).clamp_(-LIMIT, LIMIT)
 
 
+class ExactSpread(Spread):
+    """Sums of products of activations, up to 2^12 of them, stay below 2^53 in any order."""
+
+    def forward(self, maps: Tensor, vectors: Tensor) -> Tensor:
+        return shift_right(super().forward(maps, vectors), FRACTION).clamp_(-LIMIT, LIMIT)
+
+
 def exact(layers: Iterable[nn.Module]) -> nn.Sequential:
     """The integer twin of layers in their present weights, one after the other."""
     return nn.Sequential(*(exact_twin(layer) for layer in layers))
@@ -114,8 +121,8 @@ def exact(layers: Iterable[nn.Module]) -> nn.Sequential:
 def exact_twin(module: nn.Module) -> nn.Module:
     """The integer twin of a network in its present weights: the same code, its layers exchanged for exact ones.
 
-    Known: convolutions, ReLU, LeakyReLU, PixelShuffle, ``nets.Sum`` and ``nets.Product``, and modules made of these alone,
-    whose own code only passes on, splits and concatenates. ModelError for any other layer.
+    Known: convolutions, ReLU, LeakyReLU, PixelShuffle, ``nets.Sum``, ``nets.Product`` and ``nets.Spread``, and modules made of
+    these alone, whose own code only passes on, splits and concatenates. ModelError for any other layer.
     """
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         return ExactConv(module)
@@ -125,6 +132,8 @@ def exact_twin(module: nn.Module) -> nn.Module:
         return ExactSum()
     if isinstance(module, Product):
         return ExactProduct()
+    if isinstance(module, Spread):
+        return ExactSpread()
     if isinstance(module, (nn.ReLU, nn.PixelShuffle)):
         return module
     children = dict(module.named_children())

@@ -109,6 +109,20 @@ class FourPart(nn.Module):
         z_hat, loss, indices = self.categorical(z)
         return z_hat, bits(categorical_shares(self.categorical.usage)[indices]), loss
 
+    @torch.no_grad()
+    def usual_steps(self) -> Tensor:
+        """The N steps that the entries of the categorical hyper module make on average, each as often as it was chosen of late;
+        of a factorised one, those of z = 0."""
+        if self.categorical is None:
+            z_hat, shares = torch.zeros(1, self.channels, 1, 1), torch.ones(1)
+        else:
+            z_hat, shares = (
+                self.categorical.codebook[:, :, None, None],
+                categorical_shares(self.categorical.usage).float(),
+            )
+        steps = self.fusion(self.h_s(z_hat))[:, : self.channels].clamp(min=LEAST_STEP)
+        return (steps.mean((2, 3)) * shares[:, None]).sum(0)
+
     def forward(self, y: Tensor) -> Estimate:
         """Differentiable estimate: noise for the rate, straight-through rounding for y_hat (Minnen & Singh 2020)."""
         z_hat, z_bits, vq_loss = self.quantised(self.h_a(y))
