@@ -17,9 +17,15 @@ from live.video.ffmpeg import binary
 from live.video.properties import Properties
 from live.video.sink import open_sink
 from live.video.source import open_source
+from training.clips import is_held_out
 
 RATE = Fraction(30000, 1001)
 DEFAULT = ("-crf", "4", "-pix_fmt", "yuv420p")
+FRAMES = 8
+"""Of every clip to train on."""
+_NAMES = [f"clip{number}.mp4" for number in range(40)]
+HELD_OUT = next(name for name in _NAMES if is_held_out(Path(name)))
+TRAINING = [name for name in _NAMES if not is_held_out(Path(name))][:3]
 
 
 def moving(width: int, height: int, count: int) -> Iterator[Image.Image]:
@@ -95,3 +101,11 @@ def live_clip(folder: Path) -> Path:
     """A LIVE file of eight frames of 37 x 21."""
     live.compress_clip(moving(37, 21, 8), folder / "clip.live", 2, fps="30000/1001")
     return folder / "clip.live"
+
+
+def training_clips(folder: Path) -> Path:
+    """Clips that move two pixels a frame: one that is held out, three to train on, the first with a cut before frame 4."""
+    for name in (HELD_OUT, *TRAINING):
+        cut = ("-vf", "negate=enable='gte(n,4)'") if name == TRAINING[0] else ()
+        make_clip(folder / name, *cut, *DEFAULT, size=(288, 272), count=FRAMES)
+    return folder

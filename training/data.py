@@ -44,9 +44,9 @@ class Share:
 ALONE = Share()
 
 
-def is_validation(path: Path) -> bool:
-    """Whether a photo belongs to the held-out 4 %: decided by its name's hash, so it never depends on the folder."""
-    return hashlib.sha256(path.name.encode()).digest()[0] < 256 * VALIDATION_SHARE
+def is_validation(path: Path, share: float = VALIDATION_SHARE) -> bool:
+    """Whether a file belongs to the held-out share: decided by its name's hash, so it never depends on the folder."""
+    return hashlib.sha256(path.name.encode()).digest()[0] < 256 * share
 
 
 class Examples:

@@ -4,12 +4,14 @@ python -m training.export autoencoder --run runs/compact -o checkpoints/compact.
 python -m training.export codec --run runs/plus-0.3 -o checkpoints/live_plus_q3.safetensors --quality 3
 python -m training.export vq --run runs/glc-1 -o stage1/glc_compact_vq.safetensors --data DIR
 python -m training.export glc --run runs/glc-3 --vae stage1/glc_compact_vq.safetensors -o stage3
+python -m training.export video --run runs/live_video --images checkpoints/live_plus_q?.safetensors -o live_video.safetensors
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 
 from live.artefact import read_artefact, write_artefact
-from live.checkpoints import export_codec
+from live.checkpoints import export_codec, load_codec
 from live.codecs import Glc, GlcConfig, make_codec, without_derived
 from live.command import Parser, run
 from live.config import parse
@@ -31,6 +33,7 @@ from live.latents.vq_net import FACTOR
 from live.registry import rate_model_path
 
 from .data import Photos, is_validation
+from .train_video import untrained_codec
 
 VQ_NAME, VQ_FILE, GLC_FILE = "glc-compact", "glc_compact_vq.safetensors", "glc_compact.safetensors"
 Run = tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]
@@ -125,6 +128,22 @@ def export_run(folder: Path, output: Path, quality: int, vae: str) -> None:
     export_codec(codec, output, card)
 
 
+def export_video(folder: Path, output: Path, images: Sequence[Path]) -> None:
+    """Write a codec of clips; ``images``: the codecs of pictures that its run was made over, of which the card names each."""
+    state, config, step, figures = load_run(folder)
+    figures.pop("step", None)
+    pictures = [load_codec(path) for path in images]
+    if [picture.identity for picture in pictures] != config["images"]:
+        made_over = ", ".join(identity[:8] for identity in config["images"])
+        raise ModelError(f"{folder} was not made over these codecs of pictures but over {made_over}")
+    codec = untrained_codec(config["codec"], config["model"], pictures)
+    codec.attach(pictures)
+    codec.load_state_dict(state)
+    shared = {key: pictures[0].card[key] for key in ("autoencoder", "autoencoder_name", "factor")}
+    about = {"lambdas": config["lambdas"], "steps": step, "training": config, "validation": figures}
+    export_codec(codec, output, {"quality": 0} | shared | about)
+
+
 def _data_name(data: str) -> str:
     return f"{len(picture_files(data))} photos, 4 % held out"
 
@@ -133,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(prog="python -m training.export", description="Export a training run as released weights.")
     kinds = parser.add_subparsers(dest="kind", required=True, parser_class=Parser)
-    exported = [kinds.add_parser(kind) for kind in ("autoencoder", "vq", "codec", "glc")]
+    exported = [kinds.add_parser(kind) for kind in ("autoencoder", "vq", "codec", "glc", "video")]
     for each in exported:
         each.add_argument("--run", type=Path, required=True)
         each.add_argument("-o", "--output", type=Path, required=True)
@@ -142,11 +161,16 @@ def main(argv: list[str] | None = None) -> int:
     exported[2].add_argument("--quality", type=int, required=True, help="1..255, the number users choose it by")
     exported[2].add_argument("--vae", default="compact")
     exported[3].add_argument("--vae", required=True, help="the exported VQ autoencoder that the run was made on")
+    exported[4].add_argument(
+        "--images", type=Path, nargs="+", required=True, metavar="CKPT", help="as its training had them"
+    )
     args = parser.parse_args(argv)
     if args.kind == "codec":
         export_run(args.run, args.output, args.quality, args.vae)
     elif args.kind == "glc":
         export_glc(args.run, args.output, args.vae)
+    elif args.kind == "video":
+        export_video(args.run, args.output, args.images)
     elif args.data:
         (export_vq if args.kind == "vq" else export_autoencoder)(args.run, args.output, args.data)
     else:

@@ -94,10 +94,14 @@ def picture_figures(model: Callable[[Tensor], tuple[Tensor, Tensor]], pictures: 
     sums = {"bpp": 0.0, "psnr": 0.0, "alex": 0.0}
     for batch in pictures.split(8):
         decoded, bpp = model(batch)
-        decoded = decoded.clamp(0, 1)
-        share = len(batch) / len(pictures)
-        mse = ((decoded - batch) ** 2).mean((1, 2, 3))
-        sums["psnr"] += share * (-10 * torch.log10(mse)).mean().item()
-        sums["alex"] += share * lpips_network("alex").to(batch.device)(decoded, batch).mean().item()
-        sums["bpp"] += share * bpp.item()
+        for name, value in ({"bpp": bpp.item()} | likeness(decoded, batch)).items():
+            sums[name] += value * len(batch) / len(pictures)
     return sums
+
+
+def likeness(decoded: Tensor, pictures: Tensor) -> dict[str, float]:
+    """Means over pictures (N, 3, H, W): PSNR (dB, per picture) and LPIPS-Alex of what was decoded, clamped to [0, 1]."""
+    decoded = decoded.clamp(0, 1)
+    mse = ((decoded - pictures) ** 2).mean((1, 2, 3))
+    alex = lpips_network("alex").to(pictures.device)(decoded, pictures).mean()
+    return {"psnr": (-10 * torch.log10(mse)).mean().item(), "alex": alex.item()}
