@@ -1,8 +1,9 @@
 """The entropy model of a predicted frame: a hyperprior that also sees the decoded y of the frame before.
 
 There is no motion estimation: a stack of depth-wise convolutions over the previous y (as the contexts of Jia et al. 2025,
-GLC-video) corrects it. One network serves all qualities, whose y differ in scale: a quality has a gain per channel on
-either side, in whose units the network sees y and corrects it, and a vector on the features.
+GLC-video) corrects it. The y of a predicted frame is ``fineness`` times that of an intra frame, for finer steps. One network
+serves all qualities, whose y differ in scale: a quality has a gain per channel on either side, in whose units the network
+sees y and corrects it, and a vector on the features.
 
 ::
 
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from ..depthconv import depth_conv_block, pointwise
 from ..nets import Sum, conv, zero_init
-from .exact import LIMIT, UNIT, exact, exact_twin, to_fixed
+from .exact import FRACTION, LIMIT, UNIT, exact, exact_twin, shift_right, to_fixed
 from .hyper import (
     HYPER_FACTOR,
     MEAN_PRECISION,
@@ -51,10 +52,14 @@ FARTHEST = 1 << 20
 frames leaves 32 bits."""
 
 
-def gains(channels: int) -> nn.Conv2d:
-    """A factor for every channel, 1 at first."""
+FINENESS = 1.3
+"""How many steps of a predicted frame take the place of an intra frame's, at first."""
+
+
+def gains(channels: int, value: float = 1.0) -> nn.Conv2d:
+    """A factor for every channel, ``value`` at first."""
     layer = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
-    nn.init.ones_(layer.weight)
+    nn.init.constant_(layer.weight, value)
     return layer
 
 
@@ -67,6 +72,7 @@ class TemporalHyperprior(nn.Module):
     def __init__(self, channels: int, width: int, blocks: int, z_channels: int, qualities: int):
         super().__init__()
         self.channels = channels
+        self.fineness = nn.ModuleList(gains(channels, FINENESS) for _ in range(qualities))
         self.inward = nn.ModuleList(gains(channels) for _ in range(qualities))
         self.outward = nn.ModuleList(gains(channels) for _ in range(qualities))
         self.vectors = nn.Parameter(torch.zeros(qualities, width))
@@ -95,8 +101,8 @@ class TemporalHyperprior(nn.Module):
     def set_gains(self, quality: int, log_gain: Tensor) -> None:
         """See y of a quality as what it was before these gains, log (c values), made it of latents of unit variance."""
         with torch.no_grad():
-            self.inward[quality].weight.copy_((-log_gain).exp().view(-1, 1, 1, 1))
-            self.outward[quality].weight.copy_(log_gain.exp().view(-1, 1, 1, 1))
+            self.inward[quality].weight.copy_((-log_gain).exp().view(-1, 1, 1, 1) / FINENESS)
+            self.outward[quality].weight.copy_(log_gain.exp().view(-1, 1, 1, 1) * FINENESS)
 
     def analyse(self, y: Tensor, before: Tensor, quality: int) -> Tensor:
         """z (B, n_z, h/4, w/4), to be rounded."""
@@ -153,8 +159,8 @@ class ExactTemporal:
     """
 
     def __init__(self, model: TemporalHyperprior):
-        self.inward, self.outward = (
-            [exact_twin(layer) for layer in layers] for layers in (model.inward, model.outward)
+        self.fineness, self.inward, self.outward = (
+            [exact_twin(layer) for layer in layers] for layers in (model.fineness, model.inward, model.outward)
         )
         self.vectors = to_fixed(model.vectors.detach())
         self.h_s, self.blocks = exact_twin(model.h_s), exact_twin(model.blocks)
@@ -183,6 +189,11 @@ class ExactTemporal:
         corrections, indices = raw.chunk(2, 1)
         means, rows = selected(torch.cat([self.outward[quality](corrections), indices], 1))
         return means + half(before, y is None), rows
+
+
+def rescaled(gains: nn.Module, y: Tensor) -> Tensor:
+    """Decoded y, (1, c, h, w) int32 in units of 1 / ``MEAN_PRECISION``, times exact ``gains``: the same again."""
+    return shift_right(gains(_entering(y)), FRACTION - MEAN_PRECISION.bit_length() + 1).int()
 
 
 def _entering(y: Tensor) -> Tensor:
