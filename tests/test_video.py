@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import tracemalloc
 import weakref
 from fractions import Fraction
@@ -177,6 +178,44 @@ def test_no_frame_is_kept(tmp_path, monkeypatch):
     live.compress_clip(map(watched, moving(24, 16, 40)), tmp_path / "a.live", 1, fps=25)
     live.decompress_clip(tmp_path / "a.live", tmp_path / "a.mp4")
     assert len(most) == 80 and max(most) <= 3
+
+
+def test_autoencoder_and_codec_work_at_the_same_time(tmp_path, monkeypatch):
+    """Each waits with the first frame until the other has had the second, so one after the other would never end well."""
+    analysed, read = threading.Semaphore(0), threading.Semaphore(0)
+
+    def then(release: threading.Semaphore, work):
+        def done(*arguments):
+            result = work(*arguments)
+            release.release()
+            return result
+
+        return done
+
+    def behind(wait: threading.Semaphore, work):
+        waits = iter([True])
+
+        def done(*arguments):
+            if next(waits, False):
+                assert all(wait.acquire(timeout=60) for _ in range(2)), "the next frame is not on its way"
+            return work(*arguments)
+
+        return done
+
+    monkeypatch.setattr(clips, "encode_picture", then(analysed, clips.encode_picture))
+    monkeypatch.setattr(clips.Write, "stream", behind(analysed, clips.Write.stream))
+    monkeypatch.setattr(clips.ClipFrames, "_latents", then(read, clips.ClipFrames._latents))
+    monkeypatch.setattr(clips, "decode_picture", behind(read, clips.decode_picture))
+    live.compress_clip(moving(24, 16, 3), tmp_path / "a.live", 1, fps=25)
+    assert len(frames_of(tmp_path / "a.live")) == 3
+
+
+def test_a_clip_that_is_left_early_leaves_no_thread(tmp_path, clip):
+    threads = threading.active_count()
+    with live.clip_frames(clip) as frames:
+        next(frames)
+    assert threading.active_count() == threads
+    assert next(frames, None) is None
 
 
 @pytest.mark.slow
