@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .artefact import read_artefact, read_card, write_artefact
-from .container import RATE_STEPS
+from .container import CLIP_LEVELS, RATE_STEPS
 from .errors import ConfigError, InputError, ModelError, UnknownModel
 from .registry import embedded_dir
 
 if TYPE_CHECKING:
-    from .codecs.base import LatentCodec
+    from .codecs.base import Codec
     from .container import LiveFile
     from .video.header import ClipHeader
 
-DEFAULT_CODEC = "live_plus"
+DEFAULT_CODEC, DEFAULT_CLIP_CODEC = "live_plus", "live_video"
+"""Of pictures, and of clips where the latter is embedded."""
 ARITHMETIC = "int24"
 """How a card names the arithmetic of ``priors.exact24``; cards that name none are of ``priors.exact``."""
 _UNITS = "units."
@@ -34,9 +35,19 @@ class Checkpoint:
 
 def embedded_checkpoints() -> list[Checkpoint]:
     """The codec checkpoints that come with the project, by codec and quality. Reads cards only, never torch."""
-    found = [Checkpoint(path, read_card(path)) for path in sorted(embedded_dir().glob("*.safetensors"))]
+    found = [Checkpoint(path, read_card(path)) for path in _weights_in(embedded_dir())]
     codecs = [checkpoint for checkpoint in found if checkpoint.card.get("kind") == "codec"]
     return sorted(codecs, key=lambda c: (c.card["codec"], c.card["quality"]))
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def clip_codec_name() -> str:
+    """The codec of clips where none is asked for: the default one if it is embedded, else that of pictures, frame by frame."""
+    embedded = any(c.card["codec"] == DEFAULT_CLIP_CODEC for c in embedded_checkpoints())
+    return DEFAULT_CLIP_CODEC if embedded else DEFAULT_CODEC
 
 
 def qualities(codec: str = DEFAULT_CODEC) -> list[int]:
@@ -47,15 +58,16 @@ def qualities(codec: str = DEFAULT_CODEC) -> list[int]:
 def by_quality(quality: float | None, codec: str = DEFAULT_CODEC) -> Checkpoint:
     """The embedded checkpoint of a codec at a quality, None: the middle one; InputError naming the known ones.
 
-    A codec that holds several rates in one checkpoint checks the quality itself.
+    A codec that serves several qualities by one checkpoint checks the quality itself.
     """
     known = {c.card["quality"]: c for c in embedded_checkpoints() if c.card["codec"] == codec}
     if not known:
         others = sorted({c.card["codec"] for c in embedded_checkpoints()} - {codec})
         choice = f"choose from {', '.join(others)}, or " if others else ""
         raise ModelError(f"there are no {codec} checkpoints in {embedded_dir()}; {choice}give one with --checkpoint")
-    if holds_rates(known[min(known)].card):
-        return known[min(known)]
+    first = known[min(known)]
+    if holds_rates(first.card) or "images" in first.card:
+        return first
     if quality is None:
         return known[sorted(known)[len(known) // 2]]
     if quality not in known or isinstance(quality, bool):
@@ -68,14 +80,23 @@ def holds_rates(card: dict[str, Any]) -> bool:
     return card["config"].get("rates") is not None
 
 
-def highest_quality(card: dict[str, Any]) -> int:
-    """The highest quality that a codec's checkpoint serves; the lowest is the card's ``quality``."""
-    return card["config"]["rates"] - 1 if holds_rates(card) else card["quality"]
+def quality_range(card: dict[str, Any]) -> tuple[int, int]:
+    """The lowest and the highest quality that a codec's checkpoint serves; of a codec of clips, those of its intra frames."""
+    if holds_rates(card):
+        return card["quality"], card["config"]["rates"] - 1
+    if "images" not in card:
+        return card["quality"], card["quality"]
+    served = [c.card["quality"] for c in embedded_checkpoints() if c.card["identity"] in card["images"]]
+    return min(served, default=0), max(served, default=0)
 
 
 def quality_of(card: dict[str, Any], byte: int) -> float:
     """The quality that a file's byte stands for, given the card of its codec."""
-    return (byte - 1) / RATE_STEPS if holds_rates(card) else byte
+    if not holds_rates(card):
+        return byte
+    if "images" in card:
+        return round((byte - 1) * (card["config"]["rates"] - 1) / CLIP_LEVELS, 3)
+    return (byte - 1) / RATE_STEPS
 
 
 def by_identity(prefix: bytes, extra: Path | None = None) -> Checkpoint:
@@ -94,6 +115,23 @@ def by_identity(prefix: bytes, extra: Path | None = None) -> Checkpoint:
         f"the file needs the codec checkpoint {prefix.hex()} and {where}; "
         "give the checkpoint it was made with: --checkpoint PATH"
     )
+
+
+def _images_of(path: Path, card: dict[str, Any]) -> list[Codec]:
+    """The codecs of pictures that a codec of clips names, from beside its checkpoint or the embedded ones."""
+    known = {}
+    for file in (*_weights_in(path.parent), *_weights_in(embedded_dir())):
+        try:
+            known[read_card(file).get("identity")] = file
+        except ModelError:  # what lies beside it need not be of ours
+            continue
+    for identity in card["images"]:
+        if identity not in known:
+            raise UnknownModel(
+                f"{path} needs the codec checkpoint {identity[:16]} for intra frames, which is neither beside it nor embedded; "
+                "put it into the same folder"
+            )
+    return [load_codec(known[identity]) for identity in card["images"]]
 
 
 def facts_of(file: LiveFile | ClipHeader) -> dict[str, Any]:
@@ -115,12 +153,12 @@ def facts_of(file: LiveFile | ClipHeader) -> dict[str, Any]:
 def conventions_of(card: dict[str, Any]) -> str:
     """What of a card changes how a file decodes, as the text that the identity covers beside the tensors."""
     kept = ("codec", "config", "factor", "latent_scale", "quality", "autoencoder")
-    named = {"arithmetic": card["arithmetic"]} if "arithmetic" in card else {}
+    named = {key: card[key] for key in ("arithmetic", "images") if key in card}
     return json.dumps({key: card.get(key) for key in kept} | named, sort_keys=True)
 
 
 @lru_cache(maxsize=16)
-def load_codec(path: Path) -> LatentCodec:
+def load_codec(path: Path) -> Codec:
     """Load a codec checkpoint with its frozen tables; ModelError when it is damaged or was altered."""
     import torch
 
@@ -152,17 +190,21 @@ def load_codec(path: Path) -> LatentCodec:
     codec.card, codec.identity = card, card["identity"]
     codec.float().eval().requires_grad_(False)  # whatever torch's default type is
     codec.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
+    if "images" in card:
+        codec.attach(_images_of(path, card))
     codec.make_exact()
     return codec
 
 
-def export_codec(codec: LatentCodec, path: Path, card: dict[str, Any], half: bool = True) -> LatentCodec:
+def export_codec(codec: Codec, path: Path, card: dict[str, Any], half: bool = True) -> Codec:
     """Freeze a trained codec into a checkpoint and return it as a decoder loads it.
 
     Weights go to float16 (``half``) first and the tables are built from what is then left. ``card`` adds to codec,
-    config and identity: at least ``quality`` (0: none), ``autoencoder`` (identity) and ``autoencoder_name``.
+    config and identity: at least ``quality`` (0: none), ``autoencoder`` (identity) and ``autoencoder_name``. Those that a
+    codec of clips is attached to must be embedded or lie beside it.
     """
     from .codecs import state_of
+    from .codecs.video.base import VideoCodec
     from .latents.base import identity_of
 
     state = {name: value.half() if half else value for name, value in state_of(codec).items()}
@@ -174,6 +216,8 @@ def export_codec(codec: LatentCodec, path: Path, card: dict[str, Any], half: boo
     full = {"kind": "codec", "codec": codec.name, "config": asdict(codec.config), **card}
     if codec.units:
         full["arithmetic"] = ARITHMETIC
+    if isinstance(codec, VideoCodec):
+        full["images"] = [image.identity for image in codec.images]
     if not 0 <= full["quality"] <= 255:
         raise ModelError(f"quality {full['quality']} does not fit a file's one byte; choose 1 to 255")
     write_artefact(path, state, full | {"identity": identity_of(state, conventions_of(full))})

@@ -210,20 +210,21 @@ def info(args: Namespace) -> int:
 
 def models(args: Namespace) -> int:
     """live models: embedded checkpoints with their measured figures, and the autoencoders known by name."""
-    from .checkpoints import embedded_checkpoints, highest_quality
+    from .checkpoints import embedded_checkpoints, quality_range
     from .latents import registered
 
     checkpoints = [
         {
             "codec": c.card["codec"],
-            "quality": c.card["quality"],
-            "highest_quality": highest_quality(c.card),
+            "quality": lowest,
+            "highest_quality": highest,
             "autoencoder": c.card.get("autoencoder_name"),
             "identity": c.card["identity"][:16],
             "bytes": c.path.stat().st_size,
             "validation": c.card.get("validation", {}),
         }
         for c in embedded_checkpoints()
+        for lowest, highest in [quality_range(c.card)]
     ]
     autoencoders = [dict(zip(("name", "kind", "source"), row, strict=True)) for row in registered()]
     if args.json:

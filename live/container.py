@@ -36,6 +36,8 @@ MAX_PIXELS = 178_956_970
 """Largest width x height accepted unless the caller raises it: Pillow's own limit."""
 RATE_STEPS = 16
 """Of a codec that holds several rates the quality byte is 1 + this times the quality, which then is a fraction."""
+CLIP_LEVELS = 63
+"""Of a codec of clips that holds several rates the quality byte is 1 to 1 + this, from the lowest quality to the highest."""
 LATENT_PIXELS = 64
 """Pixels that a latent position stands for in these limits (an autoencoder of f = 8)."""
 LEAST_SIDE = 64

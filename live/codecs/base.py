@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from ..coder import Port
 from ..errors import InputError
 from ..priors.tables import Tables
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class Coded(NamedTuple):
     """Decoded latents (B, c, h, w) and the estimated bits of the whole batch in y and in z (scalars)."""
@@ -23,12 +26,12 @@ class Coded(NamedTuple):
     z_bits: Tensor
 
 
-class LatentCodec(ABC):
-    """A codec of latents (1, c, h, w) of one autoencoder.
+class Codec(ABC):
+    """What the codecs of pictures' latents and those of clips share.
 
     codec_id: stable number written in files, never reused; name: how users and cards call it; stride: h and w are
-    padded to a multiple of it (replicating the border) and cropped after decoding; units: of the integer arithmetic, int8,
-    where the entropy networks run in ``priors.exact24``.
+    padded to a multiple of it (replicating the border) and cropped after decoding; channels: c of the latents; units: of
+    the integer arithmetic, int8, where the entropy networks run in ``priors.exact24``.
     """
 
     codec_id: ClassVar[int]
@@ -39,6 +42,56 @@ class LatentCodec(ABC):
     units: dict[str, Tensor]
     card: dict[str, Any]
     identity: str
+
+    @property
+    @abstractmethod
+    def table_rows(self) -> dict[str, int]:
+        """The number of rows of every table that symbols are coded under."""
+
+    @abstractmethod
+    def make_exact(self) -> None:
+        """Make the entropy networks' integer twins of the present weights; ModelError when they allow no proof."""
+
+    @abstractmethod
+    def build_tables(self) -> None:
+        """Fill ``tables`` and ``units`` from the trained weights and densities. Done once, at export."""
+
+    @property
+    def highest(self) -> int | None:
+        """The highest quality of a codec that holds several rates; None: it holds one rate."""
+        return None
+
+    @property
+    def middle(self) -> float:
+        """The quality to take, of a codec that holds several rates, where none is asked for."""
+        return (self.highest or 0) / 2
+
+    def at(self, quality: float) -> Self:
+        """The codec, of several rates, at one of them (weights shared); InputError when it does not hold it."""
+        raise InputError(f"{self.name} holds one rate a checkpoint; choose another checkpoint instead of a quality")
+
+    def at_byte(self, byte: int) -> Self:
+        """The codec at the quality that a file states; DamagedFile when there is none such."""
+        return self
+
+    @property
+    def quality_byte(self) -> int:
+        """What a file states as its quality."""
+        return self.card.get("quality", 0)
+
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """The size that is coded: both rounded up to a multiple of ``stride``."""
+        return -(-height // self.stride) * self.stride, -(-width // self.stride) * self.stride
+
+    def pad(self, latents: Tensor) -> Tensor:
+        """Latents (1, c, h, w) at the size that is coded, the border replicated."""
+        height, width = latents.shape[2:]
+        full_height, full_width = self.padded(height, width)
+        return F.pad(latents, (0, full_width - width, 0, full_height - height), mode="replicate")
+
+
+class LatentCodec(Codec):
+    """A codec of latents (1, c, h, w) of one autoencoder. Of several rates it holds all between 0 and ``highest``."""
 
     @abstractmethod
     def walk(self, port: Port, height: int, width: int, latents: Tensor | None = None) -> Tensor:
@@ -60,49 +113,11 @@ class LatentCodec(ABC):
     def symbol_count(self, height: int, width: int) -> int:
         """How many symbols ``walk`` passes for latents of this size."""
 
-    @property
-    @abstractmethod
-    def table_rows(self) -> dict[str, int]:
-        """The number of rows of every table that ``walk`` selects from."""
-
-    @abstractmethod
-    def make_exact(self) -> None:
-        """Make the entropy networks' integer twins of the present weights; ModelError when they allow no proof."""
-
-    @abstractmethod
-    def build_tables(self) -> None:
-        """Fill ``tables`` and ``units`` from the trained weights and densities. Done once, at export."""
-
-    @property
-    def highest(self) -> int | None:
-        """The highest quality of a codec that holds several rates, from 0 up, fractions too; None: it holds one rate."""
-        return None
-
-    def at(self, quality: float) -> LatentCodec:
-        """The codec, of several rates, at one of them (weights shared); InputError when it does not hold it."""
-        raise InputError(f"{self.name} holds one rate a checkpoint; choose another checkpoint instead of a quality")
-
-    def at_byte(self, byte: int) -> LatentCodec:
-        """The codec at the quality that a file states; DamagedFile when there is none such."""
-        return self
-
-    @property
-    def quality_byte(self) -> int:
-        """What a file states as its quality."""
-        return self.card.get("quality", 0)
-
-    def padded(self, height: int, width: int) -> tuple[int, int]:
-        """The size that is coded: both rounded up to a multiple of ``stride``."""
-        return -(-height // self.stride) * self.stride, -(-width // self.stride) * self.stride
-
     @torch.inference_mode()
     def encode(self, port: Port, latents: Tensor) -> Tensor:
         """Pass latents (1, c, h, w) of any size through Count or Write; returns what ``walk`` does, at the padded size."""
-        height, width = latents.shape[2:]
-        full_height, full_width = self.padded(height, width)
-        padded = F.pad(latents, (0, full_width - width, 0, full_height - height), mode="replicate")
-        padded = padded if self._scale == 1 else padded * self._scale
-        return self.walk(port, full_height, full_width, padded)
+        padded = self.pad(latents)
+        return self.walk(port, *padded.shape[2:], padded if self._scale == 1 else padded * self._scale)
 
     @torch.inference_mode()
     def decode(self, port: Port, height: int, width: int) -> Tensor:

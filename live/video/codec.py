@@ -12,12 +12,13 @@ it selects probabilities, or the next frame's symbols are not those that were wr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..codecs.base import LatentCodec
-from ..coder import Port
+if TYPE_CHECKING:  # the package of codecs holds codecs of clips too, which begin here
+    from ..codecs.base import LatentCodec
+    from ..coder import Port
 
 
 class ClipCodec(ABC):
