@@ -76,6 +76,32 @@ def test_sizes_and_counts(tmp_path, size, count, monkeypatch):
     assert (found.width, found.height, found.rate) == (*size, Fraction(24000, 1001))
 
 
+def test_the_intra_period_is_chosen(tmp_path, monkeypatch, capsys):
+    make_clip(tmp_path / "a.mp4", count=9)
+    monkeypatch.setattr(clips, "clip_codec", Differences)
+    for options, intra in (((), [0, 3, 6]), (("--intra-period", "4"), [0, 4, 8]), (("--intra-period", "99"), [0])):
+        assert main(["compress", str(tmp_path / "a.mp4"), "--quality", "2", "--force", "--verify", *options]) == 0
+        with open(tmp_path / "a.live", "rb") as file:
+            reader = ClipReader(file)
+            assert [frame.number for frame in reader.frames() if frame.intra] == intra
+            assert reader.header.intra_period == int(options[1] if options else 3)
+    (tmp_path / "a.live").unlink()
+    for wrong in ("0", "-1", "2147483648"):
+        said = refused(capsys, "compress", tmp_path / "a.mp4", f"--intra-period={wrong}")
+        assert "must be 1 to 2147483647 frames" in said
+    with pytest.raises(InputError, match=r"must be 1 to 2147483647 frames, not 2\.5"):
+        live.compress_clip(tmp_path / "a.mp4", tmp_path / "a.live", intra_period=2.5)
+    assert not (tmp_path / "a.live").exists()
+
+
+def test_an_intra_period_is_refused_where_it_means_nothing(tmp_path, capsys):
+    make_clip(tmp_path / "a.mp4")
+    photo(20, 20).save(tmp_path / "a.png")
+    assert "every frame an intra frame" in refused(capsys, "compress", tmp_path / "a.mp4", "--intra-period", "5")
+    assert "is no clip" in refused(capsys, "compress", tmp_path / "a.png", "--intra-period", "5")
+    assert not list(tmp_path.glob("*.live"))
+
+
 def test_a_folder_becomes_one_clip_when_it_is_told_its_rate(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     for number, frame in enumerate(moving(20, 16, 11)):

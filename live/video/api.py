@@ -28,7 +28,7 @@ from ..latents.base import Autoencoder
 from ..parallel import Item, ahead
 from ..pictures import decode_picture, encode_picture
 from ..tiles import Geometry
-from .codec import clip_codec
+from .codec import ClipCodec, clip_codec, with_intra_period
 from .container import MAX_FRAMES, ClipReader, ClipWriter, Frame
 from .header import ClipHeader
 from .sink import check_clip_output, open_sink
@@ -64,6 +64,7 @@ def compress_clip(
     vae: str | Autoencoder | None = None,
     fps: Fraction | str | float | None = None,
     alpha: str | None = None,
+    intra_period: int | None = None,
     max_pixels: int = MAX_PIXELS,
     verify: bool = False,
     progress: bool = False,
@@ -72,15 +73,16 @@ def compress_clip(
 
     source, fps, alpha, max_pixels: see ``live.video.source.open_source``; fps is needed where the source has no frame
     rate of its own. Pictures in a row are asked for in another thread. quality, codec, checkpoint, vae: as for
-    ``live.compress``. verify: decode what was written before it counts. progress: on stderr. Raises InputError,
-    ModelError, OutputError, or DecodeMismatch where verify fails.
+    ``live.compress``. intra_period: of a codec that predicts frames, how many are decoded at most to reach any one of
+    them; the codec's own by default. verify: decode what was written before it counts. progress: on stderr. Raises
+    InputError, ModelError, OutputError, or DecodeMismatch where verify fails.
     """
     output = Path(output)
     chosen = _codec(quality, checkpoint, codec)
-    autoencoder = _autoencoder(chosen, vae)
+    coder, autoencoder = with_intra_period(clip_codec(chosen), intra_period), _autoencoder(chosen, vae)
     clip = open_source(source, fps, alpha, max_pixels)
     with replacing(output) as (file, temporary):
-        count = _encode(clip, chosen, autoencoder, file, progress)
+        count = _encode(clip, chosen, coder, autoencoder, file, progress)
         file.close()
         if verify:
             _verify(temporary, checkpoint, vae, max_pixels)
@@ -246,13 +248,16 @@ class ClipFrames(Iterator[Image.Image]):
         return decode_picture(self._autoencoder, latents, (clip.width, clip.height), self._geometry)
 
 
-def _encode(clip: Source, codec: LatentCodec, autoencoder: Autoencoder, file: BinaryIO, progress: bool) -> int:
+def _encode(
+    clip: Source, codec: LatentCodec, coder: ClipCodec, autoencoder: Autoencoder, file: BinaryIO, progress: bool
+) -> int:
     """Write a clip's frames; returns how many there were."""
-    coder, writer, state = clip_codec(codec), None, None
-    with closing(ahead(_analysed(clip, autoencoder))) as frames:
+    writer, state = None, None
+    analysed = (encode_picture(autoencoder, frame) for frame in clip.frames())
+    with closing(ahead(analysed)) as frames:
         for latents, geometry in _watched(frames, clip.count, progress):
             if writer is None:
-                writer = ClipWriter(file, _header(clip, codec, autoencoder, geometry))
+                writer = ClipWriter(file, _header(clip, codec, coder.intra_period, autoencoder, geometry))
             intra = writer.count % coder.intra_period == 0
             port = Write()
             state = coder.encode(port, latents, None if intra else state)
@@ -263,25 +268,21 @@ def _encode(clip: Source, codec: LatentCodec, autoencoder: Autoencoder, file: Bi
     return writer.count
 
 
-def _analysed(clip: Source, autoencoder: Autoencoder) -> Generator[tuple[Tensor, Geometry | None], None, None]:
-    """What ``encode_picture`` makes of every frame."""
-    for frame in clip.frames():
-        yield encode_picture(autoencoder, frame)
-
-
 def _watched(frames: Iterator[Item], count: int | None, progress: bool) -> Iterator[Item]:
     """The frames, under a progress bar that is gone when the work is done: what is to be said then is said in lines."""
     return tqdm(frames, total=count, unit="frame", leave=False, file=sys.stderr, disable=not progress)
 
 
-def _header(clip: Source, codec: LatentCodec, autoencoder: Autoencoder, geometry: Geometry | None) -> ClipHeader:
+def _header(
+    clip: Source, codec: LatentCodec, intra_period: int, autoencoder: Autoencoder, geometry: Geometry | None
+) -> ClipHeader:
     return ClipHeader(
         codec_id=codec.codec_id,
         model=bytes.fromhex(codec.identity)[:8],
         autoencoder=bytes.fromhex(autoencoder.identity)[:4],
         quality=codec.quality_byte,
         properties=clip.properties,
-        intra_period=clip_codec(codec).intra_period,
+        intra_period=intra_period,
         sections={TILES_TAG: geometry.pack()} if geometry else {},
     )
 
