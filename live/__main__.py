@@ -28,6 +28,12 @@ def build_parser() -> argparse.ArgumentParser:
     compress.add_argument("--alpha", metavar="COLOUR", help="flatten transparency over this colour (white, #rrggbb)")
     _limit(compress)
     compress.add_argument("--fps", metavar="R", help="make a folder's pictures one clip, R (25, 30000/1001) a second")
+    compress.add_argument(
+        "--intra-period",
+        type=int,
+        metavar="N",
+        help="every N-th frame of a clip stands alone, where others are predicted; default: 96",
+    )
     compress.set_defaults(run=_compress)
 
     decompress = verbs.add_parser("decompress", help=".live -> picture (or clip, or latents, if it holds such)")
@@ -109,7 +115,11 @@ def _limit(parser: argparse.ArgumentParser) -> None:
 
 
 def _compress(args: argparse.Namespace) -> int:
-    return clips.compress(args) if clips.is_source(args) else commands.compress(args)
+    if clips.is_source(args):
+        return clips.compress(args)
+    if args.intra_period is not None:
+        raise InputError(f"{args.input} is no clip; --intra-period is for clips")
+    return commands.compress(args)
 
 
 def _decompress(args: argparse.Namespace) -> int:

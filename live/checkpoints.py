@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .artefact import read_artefact, read_card, write_artefact
-from .container import CLIP_LEVELS, RATE_STEPS
+from .container import CLIP_LEVELS, RATE_STEPS, check_quality
 from .errors import ConfigError, InputError, ModelError, UnknownModel
 from .registry import embedded_dir
 
@@ -91,11 +91,14 @@ def quality_range(card: dict[str, Any]) -> tuple[int, int]:
 
 
 def quality_of(card: dict[str, Any], byte: int) -> float:
-    """The quality that a file's byte stands for, given the card of its codec."""
+    """The quality that a file's byte stands for, given the card of its codec; DamagedFile when that does not hold it."""
     if not holds_rates(card):
         return byte
+    highest = card["config"]["rates"] - 1
     if "images" in card:
-        return round((byte - 1) * (card["config"]["rates"] - 1) / CLIP_LEVELS, 3)
+        check_quality(byte, CLIP_LEVELS)
+        return round((byte - 1) * highest / CLIP_LEVELS, 3)
+    check_quality(byte, highest * RATE_STEPS)
     return (byte - 1) / RATE_STEPS
 
 
@@ -135,7 +138,10 @@ def _images_of(path: Path, card: dict[str, Any]) -> list[Codec]:
 
 
 def facts_of(file: LiveFile | ClipHeader) -> dict[str, Any]:
-    """What a file says of its codec and autoencoder, by the embedded cards where they know more. Never loads torch."""
+    """What a file says of its codec and autoencoder, by the embedded cards where they know more. Never loads torch.
+
+    DamagedFile when it states a quality that its codec does not have.
+    """
     try:
         card = by_identity(file.model).card
     except UnknownModel:

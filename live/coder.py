@@ -62,22 +62,27 @@ class Count(Port):
 
 
 class Write(Port):
-    """Collects symbols; ``stream()`` gives the bytes."""
+    """Collects symbols; ``stream()`` gives the bytes, and then no more symbols are taken."""
 
     def __init__(self) -> None:
         super().__init__()
         self._encoder, self._count = BufferedRansEncoder(), 0
+        self._stream: bytes | None = None
 
     def _code(self, symbols: np.ndarray | None, indices: np.ndarray, tables: Tables) -> np.ndarray:
+        if self._stream is not None:
+            raise RuntimeError("the stream is complete: no symbol can be added")
         symbols = _bounded(symbols)
         self._encoder.encode_with_indexes(symbols.tolist(), indices.tolist(), *tables.lists)
         self._count += len(symbols)
         return symbols
 
     def stream(self) -> bytes:
-        if self._count < FEWEST:
-            self._encoder.encode_with_indexes([0] * FEWEST, [0] * FEWEST, *FREE)
-        return self._encoder.flush()
+        if self._stream is None:  # a second flush of the encoder would crash
+            if self._count < FEWEST:
+                self._encoder.encode_with_indexes([0] * FEWEST, [0] * FEWEST, *FREE)
+            self._stream = self._encoder.flush()
+        return self._stream
 
 
 class Read(Port):

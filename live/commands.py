@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DecodeMismatch, InputError, LiveError, OutputError, is_out_of_memory
+from .errors import DecodeMismatch, InputError, LiveError, OutputError, is_out_of_memory, naming
 from .files import check_output, picture_files, read_bytes, require_file, write_atomic
 
 if TYPE_CHECKING:
@@ -159,10 +159,8 @@ def _unpacked(path: Path, data: bytes, max_pixels: int) -> LiveFile:
     """``container.unpack`` whose refusals name the file."""
     from .container import unpack
 
-    try:
+    with naming(path):
         return unpack(data, max_pixels)
-    except LiveError as error:
-        raise type(error)(f"{path}: {error}") from None
 
 
 def _check_picture_suffix(output: Path) -> None:
@@ -191,6 +189,8 @@ def info(args: Namespace) -> int:
 
     data = read_bytes(args.input)
     file = _unpacked(args.input, data, sys.maxsize)
+    with naming(args.input):
+        stated = facts_of(file)
     facts = {
         "file": str(args.input),
         "bytes": len(data),
@@ -199,7 +199,7 @@ def info(args: Namespace) -> int:
         "height": file.height,
         "bits_per_position" if file.latents else "bpp": round(8 * len(data) / (file.width * file.height), 5),
         "overhead_bytes": file.overhead,
-        **facts_of(file),
+        **stated,
     }
     if args.json:
         print(json.dumps(facts))

@@ -122,6 +122,12 @@ def check_sections(sections: dict[int, bytes]) -> None:
             raise NewerFormat(f"the file has a section {tag} that this release does not know: update live")
 
 
+def check_quality(byte: int, steps: int) -> None:
+    """DamagedFile unless the quality byte of a codec that holds several rates is 1 to 1 + ``steps``."""
+    if not 1 <= byte <= 1 + steps:
+        raise DamagedFile("the file is damaged: its codec does not have the quality that it states")
+
+
 def check_size(width: int, height: int, share: int, length: int, max_pixels: int) -> None:
     """DamagedFile for a size over the limit or more than ``length`` bytes hold. share: pixels a claimed position stands for."""
     if not width or not height:

@@ -1,5 +1,11 @@
 """Every refusal the library makes. Each error carries the one sentence that the ``live`` command prints."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class LiveError(Exception):
     """Base of all refusals; ``str(error)`` is one line saying what is wrong and what to do."""
@@ -50,3 +56,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, which torch says by a RuntimeError: its CPU allocator's words, or a GPU's own kind."""
     said = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     return said or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within it, refusals name the file."""
+    try:
+        yield
+    except LiveError as error:
+        raise type(error)(f"{path}: {error}") from None

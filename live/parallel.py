@@ -1,8 +1,9 @@
-"""Jobs over many pictures: several at a time, each on one core, which wastes less than all cores on one picture."""
+"""Jobs over many pictures, several at a time, each on one core, which wastes less than all cores on one picture; and jobs over
+frames that follow one another, half of a frame's work while the other half of the one before is done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -25,3 +26,21 @@ def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> Itera
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(cores)
+
+
+def ahead(items: Generator[Item, None, None]) -> Iterator[Item]:
+    """The items in order, the next one made in a thread of its own while the caller works on the present one.
+
+    At most one is ahead, so memory does not grow. What making an item raises comes in that item's place. To be closed: it
+    then waits for the item in the making, ends the thread and closes ``items``. So it ends by itself too.
+    """
+    thread, end = ThreadPoolExecutor(1), object()
+    try:
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item
+            del item  # not kept while the next one is waited for
+    finally:
+        thread.shutdown(cancel_futures=True)
+        items.close()

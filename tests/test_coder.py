@@ -37,6 +37,18 @@ def test_round_trip_in_several_calls():
     assert read.crc == crc
 
 
+@pytest.mark.parametrize("count", [0, 3, 500])
+def test_the_stream_can_be_had_twice_and_is_then_complete(count):
+    symbols, indices = draw(count)
+    port = Write()
+    port.code(symbols, indices, TABLES)
+    stream = port.stream()
+    assert port.stream() == stream and len(stream) > 0
+    with pytest.raises(RuntimeError, match="complete"):
+        port.code(*draw(1), TABLES)
+    assert np.array_equal(Read(stream, count).code(None, indices, TABLES), symbols)
+
+
 @pytest.mark.parametrize("outliers", [0, 200])
 def test_count_is_what_is_written(outliers):
     symbols, indices = draw(20000)

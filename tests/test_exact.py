@@ -27,18 +27,20 @@ def integers(size, seed=0):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(("inputs", "outputs", "groups"), [(2, 3, 1), (4, 6, 2), (3, 3, 3)])
-def test_a_convolution_is_pythons_integer_arithmetic(stride, inputs, outputs, groups):
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "groups", "side"), [(2, 3, 1, 3), (4, 6, 2, 3), (3, 3, 3, 3), (5, 3, 1, 1), (3, 3, 3, 1)]
+)
+def test_a_convolution_is_pythons_integer_arithmetic(stride, inputs, outputs, groups, side):
     torch.manual_seed(1)
-    layer = nn.Conv2d(inputs, outputs, 3, stride, 1, groups=groups)
+    layer = nn.Conv2d(inputs, outputs, side, stride, side // 2, groups=groups)
     twin, x = ExactConv(layer), integers((1, inputs, 5, 4))
     y = twin(x)
     weight = [[int(w) for w in channel.flatten()] for channel in twin.weight]
     assert max(abs(w) for channel in weight for w in channel) > 1 << 14, "the weights use their bits"
-    padded = torch.nn.functional.pad(x, (1, 1, 1, 1))[0]
+    padded = torch.nn.functional.pad(x, (side // 2,) * 4)[0]
     for channel, row, column in itertools.product(range(outputs), range(y.shape[2]), range(y.shape[3])):
         seen = padded.chunk(groups)[channel // (outputs // groups)]
-        window = seen[:, row * stride : row * stride + 3, column * stride : column * stride + 3]
+        window = seen[:, row * stride : row * stride + side, column * stride : column * stride + side]
         total = sum(w * int(v) for w, v in zip(weight[channel], window.flatten(), strict=True)) + int(
             twin.bias[channel]
         )
@@ -116,6 +118,9 @@ def test_layers_without_a_twin_are_refused():
     for layer in (nn.ConvTranspose2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")):
         with pytest.raises(ModelError, match=r"Conv.*without an exact twin"):
             exact_twin(layer)
+    for slope in (-0.1, 1.5):
+        with pytest.raises(ModelError, match=r"LeakyReLU.*without an exact twin"):
+            exact_twin(nn.LeakyReLU(slope))
 
 
 def test_it_stays_near_the_float_network():

@@ -123,11 +123,15 @@ def test_unknown_qualities_are_refused(glc_live, quality):
         live.compress(photo(8, 8), quality, codec="glc")
 
 
-def test_a_quality_that_the_codec_lacks_is_damage(glc_live):
+def test_a_quality_that_the_codec_lacks_is_damage(glc_live, tmp_path, capsys):
     data = live.compress(photo(40, 30), 0, codec="glc")
     for byte in (0, 50, 255):
+        forged = pack(replace(unpack(data), quality=byte))
         with pytest.raises(DamagedFile, match="quality"):
-            live.decompress(pack(replace(unpack(data), quality=byte)))
+            live.decompress(forged)
+        (tmp_path / "a.live").write_bytes(forged)
+        said = refused(capsys, "info", tmp_path / "a.live")
+        assert "a.live: the file is damaged: its codec does not have the quality" in said
 
 
 def test_numbers_that_no_entry_has_are_harmless(glc_live, codec, monkeypatch):

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def perceptual() -> dict[str, LPIPS | DISTS]:
         return {"alex": lpips_network("alex"), "dists": dists_network()}
     except ModelError as refusal:
         pytest.skip(str(refusal))
+
+
+def test_the_networks_load_without_warnings(perceptual):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LPIPS("alex")
 
 
 def sample(name: str) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 from conftest import photo
 
 from live import api
-from live.parallel import side_by_side
+from live.parallel import ahead, side_by_side
 from testing import exactness, speed
 
 pytestmark = pytest.mark.usefixtures("small_live")
@@ -103,3 +103,44 @@ def test_side_by_side_keeps_the_order_and_overlaps():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_ahead_makes_one_item_more_and_not_two():
+    made, second = [], threading.Event()
+
+    def items():
+        for number in range(5):
+            assert threading.current_thread() is not threading.main_thread()
+            made.append(number)
+            if number == 1:
+                second.set()
+            yield 10 * number
+
+    taken = []
+    for item in ahead(items()):
+        assert second.wait(60), "the second item is not made while the first one is in use"
+        time.sleep(0.02)  # enough for all of them, were there no bound
+        taken.append(item)
+        assert len(made) <= len(taken) + 1
+    assert taken == [0, 10, 20, 30, 40]
+
+
+def test_ahead_raises_at_the_item_and_ends_its_thread():
+    threads, closed = threading.active_count(), []
+
+    def items(last: int):
+        try:
+            for number in range(10):
+                yield 1 // (last - number)
+        finally:
+            closed.append(last)
+
+    taken = []
+    with pytest.raises(ZeroDivisionError):
+        for item in ahead(items(2)):
+            taken.append(item)
+    assert taken == [0, 1]
+    started = ahead(items(20))
+    next(started)
+    started.close()
+    assert closed == [2, 20] and threading.active_count() == threads

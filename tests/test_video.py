@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import tracemalloc
 import weakref
 from fractions import Fraction
@@ -73,6 +74,32 @@ def test_sizes_and_counts(tmp_path, size, count, monkeypatch):
     assert (again.frames, again.lost, again.notes) == (count, 0, ())
     found = open_source(tmp_path / "a.mp4").properties
     assert (found.width, found.height, found.rate) == (*size, Fraction(24000, 1001))
+
+
+def test_the_intra_period_is_chosen(tmp_path, monkeypatch, capsys):
+    make_clip(tmp_path / "a.mp4", count=9)
+    monkeypatch.setattr(clips, "clip_codec", Differences)
+    for options, intra in (((), [0, 3, 6]), (("--intra-period", "4"), [0, 4, 8]), (("--intra-period", "99"), [0])):
+        assert main(["compress", str(tmp_path / "a.mp4"), "--quality", "2", "--force", "--verify", *options]) == 0
+        with open(tmp_path / "a.live", "rb") as file:
+            reader = ClipReader(file)
+            assert [frame.number for frame in reader.frames() if frame.intra] == intra
+            assert reader.header.intra_period == int(options[1] if options else 3)
+    (tmp_path / "a.live").unlink()
+    for wrong in ("0", "-1", "2147483648"):
+        said = refused(capsys, "compress", tmp_path / "a.mp4", f"--intra-period={wrong}")
+        assert "must be 1 to 2147483647 frames" in said
+    with pytest.raises(InputError, match=r"must be 1 to 2147483647 frames, not 2\.5"):
+        live.compress_clip(tmp_path / "a.mp4", tmp_path / "a.live", intra_period=2.5)
+    assert not (tmp_path / "a.live").exists()
+
+
+def test_an_intra_period_is_refused_where_it_means_nothing(tmp_path, capsys):
+    make_clip(tmp_path / "a.mp4")
+    photo(20, 20).save(tmp_path / "a.png")
+    assert "every frame an intra frame" in refused(capsys, "compress", tmp_path / "a.mp4", "--intra-period", "5")
+    assert "is no clip" in refused(capsys, "compress", tmp_path / "a.png", "--intra-period", "5")
+    assert not list(tmp_path.glob("*.live"))
 
 
 def test_a_folder_becomes_one_clip_when_it_is_told_its_rate(tmp_path, capsys):
@@ -177,6 +204,44 @@ def test_no_frame_is_kept(tmp_path, monkeypatch):
     live.compress_clip(map(watched, moving(24, 16, 40)), tmp_path / "a.live", 1, fps=25)
     live.decompress_clip(tmp_path / "a.live", tmp_path / "a.mp4")
     assert len(most) == 80 and max(most) <= 3
+
+
+def test_autoencoder_and_codec_work_at_the_same_time(tmp_path, monkeypatch):
+    """Each waits with the first frame until the other has had the second, so one after the other would never end well."""
+    analysed, read = threading.Semaphore(0), threading.Semaphore(0)
+
+    def then(release: threading.Semaphore, work):
+        def done(*arguments):
+            result = work(*arguments)
+            release.release()
+            return result
+
+        return done
+
+    def behind(wait: threading.Semaphore, work):
+        waits = iter([True])
+
+        def done(*arguments):
+            if next(waits, False):
+                assert all(wait.acquire(timeout=60) for _ in range(2)), "the next frame is not on its way"
+            return work(*arguments)
+
+        return done
+
+    monkeypatch.setattr(clips, "encode_picture", then(analysed, clips.encode_picture))
+    monkeypatch.setattr(clips.Write, "stream", behind(analysed, clips.Write.stream))
+    monkeypatch.setattr(clips.ClipFrames, "_latents", then(read, clips.ClipFrames._latents))
+    monkeypatch.setattr(clips, "decode_picture", behind(read, clips.decode_picture))
+    live.compress_clip(moving(24, 16, 3), tmp_path / "a.live", 1, fps=25)
+    assert len(frames_of(tmp_path / "a.live")) == 3
+
+
+def test_a_clip_that_is_left_early_leaves_no_thread(tmp_path, clip):
+    threads = threading.active_count()
+    with live.clip_frames(clip) as frames:
+        next(frames)
+    assert threading.active_count() == threads
+    assert next(frames, None) is None
 
 
 @pytest.mark.slow

@@ -144,6 +144,15 @@ def test_symbols_that_are_not_those_written_are_named_by_their_frame(tmp_path, c
         assert psnr(frames_of(bad, salvage=True), [*whole[:5], whole[4], *whole[6:]]) == np.inf
 
 
+def test_the_frames_before_a_bad_one_come_first(tmp_path, clip):
+    frames = live.clip_frames(rewritten(clip, 5, lambda stream, crc: (stream, crc ^ 1)))
+    before = [np.asarray(next(frames)) for _ in range(5)]
+    assert psnr(before, frames_of(clip)[:5]) == np.inf
+    with pytest.raises(DecodeMismatch, match="frame 5: "):
+        next(frames)
+    frames.close()
+
+
 def test_verify_refuses_what_does_not_decode(tmp_path, monkeypatch):
     (tmp_path / "a.live").write_bytes(b"old")
     monkeypatch.setattr("live.coder._bounded", lambda symbols: symbols)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from ..coder import SYMBOL_LIMIT, Port
-from ..container import RATE_STEPS
+from ..container import RATE_STEPS, check_quality
 from ..depthconv import gated_block
-from ..errors import ConfigError, DamagedFile, InputError, ModelError
+from ..errors import ConfigError, InputError, ModelError
 from ..nets import zero_init
 from ..priors.exact import UNIT
 from ..priors.fourpart import HYPER_FACTOR, PASSES, Estimate, ExactFourPart, FourPart, put_quarter, quarter
@@ -123,8 +123,7 @@ class Glc(nn.Module, LatentCodec):
         return 1 + round(self.rate * RATE_STEPS)
 
     def at_byte(self, byte: int) -> Glc:
-        if not 1 <= byte <= 1 + self.highest * RATE_STEPS:
-            raise DamagedFile("the file is damaged: its codec does not have the quality that it states")
+        check_quality(byte, self.highest * RATE_STEPS)
         return self.at((byte - 1) / RATE_STEPS)
 
     def estimated(self, latents: Tensor, rate: float) -> tuple[Tensor, Estimate]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache, partial
 
 import lpips
@@ -37,7 +38,9 @@ class LPIPS(nn.Module):
 
     def __init__(self, backbone: str = "alex"):
         super().__init__()
-        self.net = lpips.LPIPS(net=backbone, pretrained=False, pnet_rand=True, verbose=False)
+        with warnings.catch_warnings():  # lpips calls torchvision as releases before 0.13 had it
+            warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
+            self.net = lpips.LPIPS(net=backbone, pretrained=False, pnet_rand=True, verbose=False)
         weights = metric_weights(backbone)
         convolutions = [layer for layer in self.net.net.modules() if isinstance(layer, nn.Conv2d)]
         for index, layer in enumerate(convolutions):

@@ -1,10 +1,14 @@
-"""Clips <-> files: source -> autoencoder -> codec -> range coder -> records, one frame in memory at a time, and back."""
+"""Clips <-> files: source -> autoencoder -> codec -> range coder -> records, and back.
+
+A frame is in memory and the next one on its way: what comes first, autoencoder or codec, works on it in a thread of its own.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,9 +25,10 @@ from ..container import MAX_PIXELS, TILES_TAG
 from ..errors import DamagedFile, DecodeMismatch, InputError, LiveError
 from ..files import replacing, require_file
 from ..latents.base import Autoencoder
+from ..parallel import Item, ahead
 from ..pictures import decode_picture, encode_picture
 from ..tiles import Geometry
-from .codec import clip_codec
+from .codec import ClipCodec, clip_codec, with_intra_period
 from .container import MAX_FRAMES, ClipReader, ClipWriter, Frame
 from .header import ClipHeader
 from .sink import check_clip_output, open_sink
@@ -59,6 +64,7 @@ def compress_clip(
     vae: str | Autoencoder | None = None,
     fps: Fraction | str | float | None = None,
     alpha: str | None = None,
+    intra_period: int | None = None,
     max_pixels: int = MAX_PIXELS,
     verify: bool = False,
     progress: bool = False,
@@ -66,15 +72,17 @@ def compress_clip(
     """A clip as a LIVE file, frame by frame; the output takes its name when it is whole, in the place of an older file.
 
     source, fps, alpha, max_pixels: see ``live.video.source.open_source``; fps is needed where the source has no frame
-    rate of its own. quality, codec, checkpoint, vae: as for ``live.compress``. verify: decode what was written before it
-    counts. progress: on stderr. Raises InputError, ModelError, OutputError, or DecodeMismatch where verify fails.
+    rate of its own. Pictures in a row are asked for in another thread. quality, codec, checkpoint, vae: as for
+    ``live.compress``. intra_period: of a codec that predicts frames, how many are decoded at most to reach any one of
+    them; the codec's own by default. verify: decode what was written before it counts. progress: on stderr. Raises
+    InputError, ModelError, OutputError, or DecodeMismatch where verify fails.
     """
     output = Path(output)
     chosen = _codec(quality, checkpoint, codec)
-    autoencoder = _autoencoder(chosen, vae)
+    coder, autoencoder = with_intra_period(clip_codec(chosen), intra_period), _autoencoder(chosen, vae)
     clip = open_source(source, fps, alpha, max_pixels)
     with replacing(output) as (file, temporary):
-        count = _encode(clip, chosen, autoencoder, file, progress)
+        count = _encode(clip, chosen, coder, autoencoder, file, progress)
         file.close()
         if verify:
             _verify(temporary, checkpoint, vae, max_pixels)
@@ -127,8 +135,8 @@ def clip_frames(
 ) -> ClipFrames:
     """An iterator over the pictures (PIL, RGB, 8 bit) of a clip's LIVE file, from frame ``start`` on.
 
-    It decodes a frame when that is asked for, and raises what ``decompress_clip`` does: at once what is wrong with the
-    file as a whole, later what is wrong with a frame.
+    It decodes a frame when that is asked for, and its symbols while the one before is used. It raises what
+    ``decompress_clip`` does: at once what is wrong with the file as a whole, at its turn what is wrong with a frame.
     """
     return ClipFrames(Path(path), start, checkpoint, vae, salvage, max_pixels, max_frames)
 
@@ -194,30 +202,38 @@ class ClipFrames(Iterator[Image.Image]):
 
     def _decoded(self, start: int) -> Iterator[Image.Image]:
         """The pictures; of lost ones the one before, and of those before the first whole one, that one."""
-        state, follows, last, waiting = None, False, None, 0
+        last, waiting = None, 0
+        with closing(ahead(self._read(start))) as frames:
+            for number, latents in frames:
+                if latents is None:
+                    self._first_lost = self._first_lost if self.lost else number
+                    self.lost += 1
+                if number < start:
+                    continue
+                last = last if latents is None else self._picture(latents)
+                if last is None:
+                    waiting += 1
+                    continue
+                for _ in range(waiting + 1):
+                    yield last
+                waiting = 0
+        if last is None:
+            raise DamagedFile("the file is damaged: none of its frames is whole")
+
+    def _read(self, start: int) -> Generator[tuple[int, Tensor | None], None, None]:
+        """Number and latents of every frame that decoding from ``start`` on takes; no latents of the lost ones."""
+        state, follows = None, False
         for frame in self._reader.frames(start):
+            latents = None
             try:
                 if frame.stream is None or not (frame.intra or follows):
                     raise DamagedFile("it is lost")
                 latents, state = self._latents(frame, None if frame.intra else state)
-                follows = True
             except (DamagedFile, DecodeMismatch) as error:
                 if not self._salvage:
                     raise type(error)(f"frame {frame.number}: {error}") from None
-                follows, latents = False, None
-                self._first_lost = self._first_lost if self.lost else frame.number
-                self.lost += 1
-            if frame.number < start:
-                continue
-            last = last if latents is None else self._picture(latents)
-            if last is None:
-                waiting += 1
-                continue
-            for _ in range(waiting + 1):
-                yield last
-            waiting = 0
-        if last is None:
-            raise DamagedFile("the file is damaged: none of its frames is whole")
+            follows = latents is not None
+            yield frame.number, latents
 
     def _latents(self, frame: Frame, state: Any) -> tuple[Tensor, Any]:
         clip, factor = self.header.properties, self._autoencoder.factor
@@ -232,36 +248,41 @@ class ClipFrames(Iterator[Image.Image]):
         return decode_picture(self._autoencoder, latents, (clip.width, clip.height), self._geometry)
 
 
-def _encode(clip: Source, codec: LatentCodec, autoencoder: Autoencoder, file: BinaryIO, progress: bool) -> int:
+def _encode(
+    clip: Source, codec: LatentCodec, coder: ClipCodec, autoencoder: Autoencoder, file: BinaryIO, progress: bool
+) -> int:
     """Write a clip's frames; returns how many there were."""
-    coder, writer, state = clip_codec(codec), None, None
-    for frame in _watched(clip.frames(), clip.count, progress):
-        latents, geometry = encode_picture(autoencoder, frame)
-        if writer is None:
-            writer = ClipWriter(file, _header(clip, codec, autoencoder, geometry))
-        intra = writer.count % coder.intra_period == 0
-        port = Write()
-        state = coder.encode(port, latents, None if intra else state)
-        writer.add(port.stream(), port.crc, intra)
+    writer, state = None, None
+    analysed = (encode_picture(autoencoder, frame) for frame in clip.frames())
+    with closing(ahead(analysed)) as frames:
+        for latents, geometry in _watched(frames, clip.count, progress):
+            if writer is None:
+                writer = ClipWriter(file, _header(clip, codec, coder.intra_period, autoencoder, geometry))
+            intra = writer.count % coder.intra_period == 0
+            port = Write()
+            state = coder.encode(port, latents, None if intra else state)
+            writer.add(port.stream(), port.crc, intra)
     if writer is None:
         raise InputError("the clip holds no frames")
     writer.finish()
     return writer.count
 
 
-def _watched(frames: Iterator[Image.Image], count: int | None, progress: bool) -> Iterator[Image.Image]:
+def _watched(frames: Iterator[Item], count: int | None, progress: bool) -> Iterator[Item]:
     """The frames, under a progress bar that is gone when the work is done: what is to be said then is said in lines."""
     return tqdm(frames, total=count, unit="frame", leave=False, file=sys.stderr, disable=not progress)
 
 
-def _header(clip: Source, codec: LatentCodec, autoencoder: Autoencoder, geometry: Geometry | None) -> ClipHeader:
+def _header(
+    clip: Source, codec: LatentCodec, intra_period: int, autoencoder: Autoencoder, geometry: Geometry | None
+) -> ClipHeader:
     return ClipHeader(
         codec_id=codec.codec_id,
         model=bytes.fromhex(codec.identity)[:8],
         autoencoder=bytes.fromhex(autoencoder.identity)[:4],
         quality=codec.quality_byte,
         properties=clip.properties,
-        intra_period=clip_codec(codec).intra_period,
+        intra_period=intra_period,
         sections={TILES_TAG: geometry.pack()} if geometry else {},
     )
 

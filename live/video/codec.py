@@ -11,10 +11,14 @@ it selects probabilities, or the next frame's symbols are not those that were wr
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+from ..errors import InputError
+from .header import MAX_NUMBER
 
 if TYPE_CHECKING:  # the package of codecs holds codecs of clips too, which begin here
     from ..codecs.base import LatentCodec
@@ -60,3 +64,18 @@ class FrameByFrame(ClipCodec):
 def clip_codec(codec: LatentCodec | ClipCodec) -> ClipCodec:
     """The codec of a checkpoint as one of clips: itself if it is one, else frame by frame."""
     return codec if isinstance(codec, ClipCodec) else FrameByFrame(codec)
+
+
+def with_intra_period(codec: ClipCodec, frames: int | None) -> ClipCodec:
+    """The codec with an intra frame every so many frames, None: as it is; InputError where that cannot be chosen."""
+    if frames is None:
+        return codec
+    if isinstance(codec, FrameByFrame):
+        raise InputError(
+            "this codec makes every frame an intra frame; an intra period is for codecs that predict frames"
+        )
+    if not isinstance(frames, int) or isinstance(frames, bool) or not 1 <= frames <= MAX_NUMBER:
+        raise InputError(f"an intra period must be 1 to {MAX_NUMBER} frames, not {frames!r}")
+    other = copy.copy(codec)  # loaded codecs are kept and shared
+    other.intra_period = frames
+    return other

@@ -11,7 +11,7 @@ from typing import Any
 from ..checkpoints import facts_of
 from ..commands import FILE_SUFFIX, check_suffix
 from ..container import CLIP_VERSION, MAGIC
-from ..errors import DamagedFile, InputError, LiveError
+from ..errors import DamagedFile, InputError, naming
 from ..files import check_output, require_file
 from .container import ClipReader
 from .properties import MATRICES
@@ -69,7 +69,7 @@ def compress(args: Namespace) -> int:
 
     done = api.compress_clip(
         args.input, output, args.quality, codec=args.codec, checkpoint=args.checkpoint, vae=args.vae, fps=args.fps,
-        alpha=args.alpha, max_pixels=args.max_pixels, verify=args.verify, progress=True,
+        alpha=args.alpha, intra_period=args.intra_period, max_pixels=args.max_pixels, verify=args.verify, progress=True,
     )  # fmt: skip
     _say(args.input, done.notes)
     print(f"{output}: {done.frames} frames, {done.bytes} bytes, {done.bpp:.4f} bpp")
@@ -100,10 +100,8 @@ def _say(path: Path, notes: tuple[str, ...]) -> None:
 def info(args: Namespace) -> int:
     """live info: a clip's header and every record's length and checksum; exit code 1 when it is damaged. Never loads torch."""
     with open(args.input, "rb") as file:
-        try:
+        with naming(args.input):
             facts = _facts(args.input, ClipReader(file, sys.maxsize, sys.maxsize, salvage=True))
-        except LiveError as error:
-            raise type(error)(f"{args.input}: {error}") from None
         facts["damage"] = _damage(file)
     if args.json:
         print(json.dumps(facts))
