@@ -67,7 +67,7 @@ class FrameRow:
 
 CLIP_KEY = ["dataset", "clip", "codec", "setting"]
 FRAME_KEY = [*CLIP_KEY, "frame"]
-_DIGITS = {name: 5 for name in (*CLIP_METRICS, "flicker")}
+_DIGITS = dict.fromkeys((*CLIP_METRICS, "flicker"), 5)
 _SECONDS = {name: 3 for name in columns_of(ClipRow) if name.endswith("_s") or name == "fps"}
 
 
