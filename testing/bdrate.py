@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.interpolate import PchipInterpolator
 
 from live.command import Parser, run
 from live.errors import InputError
@@ -54,6 +55,14 @@ def monotone(frame: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
     best = np.maximum.accumulate(np.concatenate([[-np.inf], values]))[:-1]
     kept = (values > best) & np.isfinite(values)
     return points[kept, 0], values[kept]
+
+
+def at_rate(means: pd.DataFrame, metric: str, bpp: float) -> float | None:
+    """A codec's metric at a rate, by PCHIP over log bpp between its settings; None outside their range."""
+    curve = means.dropna(subset=[metric]).sort_values("bpp")
+    if len(curve) < 2 or not curve["bpp"].min() <= bpp <= curve["bpp"].max():
+        return None
+    return float(PchipInterpolator(np.log(curve["bpp"]), curve[metric])(np.log(bpp)))
 
 
 def matrix(points: pd.DataFrame, reference: str = "original", dataset: str | None = None) -> pd.DataFrame:

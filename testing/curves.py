@@ -6,6 +6,7 @@ python -m testing.curves --points points.csv --metrics psnr,lpips_alex,dists --o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -17,6 +18,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -42,8 +44,20 @@ COLOURS = {
     "jxl": "#8c5fb0",
     "vvc": "#3b3b58",
     "vtm": "#7d7da8",
+    "live_video": "#f28e2b",
+    "glc_video": "#e05fb0",
+    "x264_ld": "#7f7f7f",
+    "x264_ra": "#b5b5b5",
+    "x265_ld": "#2e7fb8",
+    "x265_ra": "#8ab8da",
+    "svtav1_ld": "#3a9d5d",
+    "svtav1_ra": "#8fcaa3",
+    "vvc_ld": "#3b3b58",
+    "vvc_ra": "#7d7da8",
 }
 """One colour a codec in every figure; codecs that are not named here take ``OTHERS`` in turn."""
+BOLD = ("live_plus", "glc", "live_video", "glc_video")
+"""Codecs of ours, drawn wider; so are those that have no colour of their own."""
 OTHERS = ("#d97ba6", "#59b3b3", "#a0722a", "#6b8e23")
 STYLE = {
     "font.size": 8.5,
@@ -58,7 +72,7 @@ STYLE = {
 PUBLISHED_COLOURS = ("#b07d48", "#4f8f8f", "#9a6fb0", "#556b9e", "#8a8f3c")
 """Of the dashed curves, in order of appearance."""
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
-TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+TICKS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
 def rd_plot(
@@ -90,30 +104,52 @@ def rd_plot(
     if published is not None:
         published = published[published["reference"] == reference].dropna(subset=metrics, how="all")
         title += "" if published.empty else "; dashed: as published"
+    draw(means, metrics, path, title, log_rate=log_rate, published=published)
+
+
+def draw(
+    means: pd.DataFrame,
+    metrics: list[str],
+    path: Path,
+    title: str,
+    *,
+    log_rate: bool = True,
+    published: pd.DataFrame | None = None,
+    name_of: Callable[[str], str] | None = None,
+) -> None:
+    """One panel a metric, one curve a codec, whose rows (codec, bpp, the metrics) ascend in rate.
+
+    name_of: how curves are labelled; None: ``label_of``. For the others see ``rd_plot``.
+    """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 4.2), squeeze=False)
         figure.suptitle(title, fontsize=9)
         for axis, metric in zip(axes[0], metrics, strict=True):
-            _panel(axis, means.dropna(subset=[metric]), metric, log_rate)
+            _panel(axis, means.dropna(subset=[metric]), metric, log_rate, name_of or label_of)
             if published is not None:
                 _dashed(axis, published, metric)
         figure.tight_layout()
         for axis in axes[0]:
             for dashed in (False, True):  # those of the dashed curves stand further in, where these end
                 _part_labels(axis, [text for text in axis.texts if (text.get_style() == "italic") == dashed])
-        figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
-        plt.close(figure)
+        save_figure(figure, path)
 
 
-def _panel(axis: Axes, means: pd.DataFrame, metric: str, log_rate: bool) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, the same bytes each time, and let go of it."""
+    figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
+    plt.close(figure)
+
+
+def _panel(axis: Axes, means: pd.DataFrame, metric: str, log_rate: bool, name_of: Callable[[str], str]) -> None:
     colours = colours_of(list(means["codec"].unique()))
     for codec, curve in means.groupby("codec", sort=False):
-        ours = codec not in COLOURS or codec in ("live_plus", "glc")
+        ours = codec not in COLOURS or codec in BOLD
         width, marker, order = (2.0, 4.5, 3) if ours else (1.2, 3, 2)
         axis.plot(
             curve["bpp"], curve[metric], "o-", color=colours[codec], linewidth=width, markersize=marker, zorder=order
         )
-        _name(axis, label_of(codec), curve, metric, color=colours[codec], weight="bold" if ours else "normal")
+        _name(axis, name_of(codec), curve, metric, color=colours[codec], weight="bold" if ours else "normal")
     low, high = means["bpp"].min(), means["bpp"].max()
     if log_rate:
         axis.set_xscale("log")

@@ -1,8 +1,9 @@
 """``python -m testing.figures``: what the README shows of the committed results: its tables, and the plots in assets/.
 
 The text between the README's two ``figures`` marks is written from results/, so no measurement of ours there is typed by
-hand (``PUBLISHED`` and results/published.csv hold others', for scale); ``--check`` only says whether it is up to date.
-results/kodak_bdrate.csv takes the BD-rates of all pairs. ``scripts/results.sh`` makes the results themselves anew.
+hand (``PUBLISHED`` and results/published.csv hold others', for scale), and between the two of video, once there are
+results of clips, from those; ``--check`` only says whether it is up to date. results/kodak_bdrate.csv takes the BD-rates
+of all pairs. ``scripts/results.sh`` makes the results themselves anew.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from live.command import Parser, run
 from live.errors import InputError
 from live.files import write_atomic
 
-from . import results, tables
-from .bdrate import bd_rate, matrix, matrix_markdown, monotone
+from . import clip_figures, results, tables
+from .bdrate import at_rate, bd_rate, matrix, matrix_markdown, monotone
 from .curves import rd_plot
 from .ours import codec_of
 from .results import METRICS, REFERENCES
@@ -31,6 +32,7 @@ MATRIX, OTHERS = RESULTS / "kodak_bdrate.csv", RESULTS / "published.csv"
 PLOTS = {"original": ("psnr", "lpips_alex", "dists"), "autoencoder": ("psnr", "lpips_alex", "lpips_vgg", "dists")}
 """The panels of the figure of each reference; those that nothing was measured for are left out."""
 BEGIN, END = "<!-- figures: python -m testing.figures -->\n", "<!-- end of figures -->"
+VIDEO_BEGIN, VIDEO_END = "<!-- video figures: python -m testing.figures -->\n", "<!-- end of video figures -->"
 OURS, LOWEST = "live_plus", "glc"
 AT_BPP = (0.035, 0.1, 0.3, 0.5)
 AT_LPIPS = (0.3, 0.2, 0.1)
@@ -40,14 +42,6 @@ PUBLISHED = (
     ("TAEF2, measured on 8 photos", 29.89, 0.038, None),
 )
 """Round trips of others against the original Kodak photos, for scale: PSNR (dB), LPIPS-Alex, DISTS."""
-
-
-def at_rate(means: pd.DataFrame, metric: str, bpp: float) -> float | None:
-    """A codec's metric at a rate, by PCHIP over log bpp between its settings; None outside their range."""
-    curve = means.dropna(subset=[metric]).sort_values("bpp")
-    if len(curve) < 2 or not curve["bpp"].min() <= bpp <= curve["bpp"].max():
-        return None
-    return float(PchipInterpolator(np.log(curve["bpp"]), curve[metric])(np.log(bpp)))
 
 
 def rate_at(means: pd.DataFrame, metric: str, value: float) -> float | None:
@@ -162,11 +156,18 @@ def plots() -> list[Path]:
 
 
 def replaced(text: str) -> str:
-    """The README with the block between its marks made anew; InputError when the marks are not there."""
-    if BEGIN not in text or END not in text:
+    """The README with the blocks between its marks made anew; InputError when the marks are not there."""
+    text = _between(text, BEGIN, END, block())
+    return (
+        _between(text, VIDEO_BEGIN, VIDEO_END, clip_figures.block(RESULTS)) if clip_figures.measured(RESULTS) else text
+    )
+
+
+def _between(text: str, begin: str, end: str, fresh: str) -> str:
+    if begin not in text or end not in text:
         raise InputError("README.md lacks the marks between which the figures go")
-    before, rest = text.split(BEGIN, 1)
-    return before + BEGIN + block() + END + rest.split(END, 1)[1]
+    before, rest = text.split(begin, 1)
+    return before + begin + fresh + end + rest.split(end, 1)[1]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -183,7 +184,8 @@ def main(argv: list[str] | None = None) -> int:
     rates = pd.concat([matrix(measured, name) for name in REFERENCES if (measured["reference"] == name).any()])
     write_atomic(MATRIX, rates.to_csv(index=False).encode())
     write_atomic(README, fresh.encode())
-    print(*plots(), MATRIX, README, sep="\n")
+    video = clip_figures.plots(RESULTS, ASSETS) if clip_figures.measured(RESULTS) else []
+    print(*plots(), *video, MATRIX, README, sep="\n")
     return 0
 
 

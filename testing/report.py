@@ -32,7 +32,7 @@ from .results import METRICS, REFERENCES, load, mean_per_setting, names_of, of_d
 
 MEAN = "mean over all pictures"
 SHOWN_QUALITY = 90
-TEMPLATE = Path(__file__).with_name("report.html")
+HERE = Path(__file__).parent
 
 
 def data_uri(image: Image.Image) -> str:
@@ -111,8 +111,6 @@ def bd_table(points: pd.DataFrame, ours: str, metrics: list[str], reference: str
 
 def page(points: pd.DataFrame, ours: str, shown: list[dict[str, Any]]) -> str:
     """The whole HTML file for points of one dataset."""
-    from plotly.offline import get_plotlyjs
-
     metrics = [name for name in METRICS if points[name].notna().any()]
     columns = ["codec", "setting", "reference", "picture", "bytes", "bpp", *metrics]
     rows = pd.concat([mean_per_setting(points).assign(picture=MEAN)[columns], points[columns]])
@@ -128,18 +126,23 @@ def page(points: pd.DataFrame, ours: str, shown: list[dict[str, Any]]) -> str:
         "pictures": [MEAN, *points["picture"].unique()],
         "views": shown, "ours": ours, "oursLabel": label_of(ours),
     }  # fmt: skip
-    fields = {
+    return filled("report.html", {
         "TITLE": html.escape(f"{', '.join(points['dataset'].unique())}, {points['picture'].nunique()} pictures"),
         "OURS_LABEL": html.escape(label_of(ours)),
         "SHOWN_QUALITY": str(SHOWN_QUALITY),
         "BD_TABLES": bd_tables(points, ours, metrics),
-        "PLOTLY": get_plotlyjs(),
-        "DATA": json.dumps(data).replace("</", "<\\/"),
-    }
-    text = TEMPLATE.read_text()
-    for name, value in fields.items():
+    }, data)  # fmt: skip
+
+
+def filled(template: str, fields: dict[str, str], data: dict[str, Any]) -> str:
+    """A page of this folder with its fields, its data, and the style and scripts that all pages share."""
+    from plotly.offline import get_plotlyjs
+
+    shared = {"STYLE": (HERE / "report.css").read_text(), "SCRIPT": (HERE / "report.js").read_text()}
+    text = (HERE / template).read_text()
+    for name, value in {**fields, **shared, "PLOTLY": get_plotlyjs()}.items():
         text = text.replace(f"__{name}__", value)
-    return text
+    return text.replace("__DATA__", json.dumps(data).replace("</", "<\\/"))
 
 
 def main(argv: list[str] | None = None) -> int:

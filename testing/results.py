@@ -11,6 +11,7 @@ import csv
 from collections.abc import Collection
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -77,46 +78,56 @@ class Point:
 COLUMNS = [field.name for field in fields(Point)]
 KEY = ["dataset", "picture", "codec", "setting", "reference"]
 SECONDS = [name for name in COLUMNS if name.endswith("_s")]
-NUMBERS = [name for name in COLUMNS if name not in KEY or name == "setting"]
-REQUIRED = [field.name for field in fields(Point) if field.default is MISSING]
 
 
-def append(path: Path, point: Point) -> None:
-    """Add one row, with the header if the file is new. OutputError when it cannot be written."""
+def append(path: Path, *rows: Any) -> None:
+    """Add rows, all of one dataclass, with the header if the file is new. OutputError when it cannot be written."""
     make_folder(path.parent)
     new = not path.exists()
     try:
         with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, columns_of(type(rows[0])))
             if new:
                 writer.writeheader()
-            writer.writerow(asdict(point))
+            writer.writerows(map(asdict, rows))
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from None
 
 
-def load(path: Path) -> pd.DataFrame:
-    """All points, one row a key: of several rows with one key each column keeps its last value that is not empty.
+def columns_of(kind: type) -> list[str]:
+    """The columns of a table whose rows are of a dataclass."""
+    return [field.name for field in fields(kind)]
 
-    InputError when the file is missing or is no such table.
-    """
-    try:
-        points = pd.read_csv(path, dtype={name: str for name in KEY if name not in NUMBERS})
-    except FileNotFoundError:
-        raise InputError(f"there are no results at {path}; make them with: python -m testing.evaluate") from None
-    except (ValueError, OSError):
-        raise InputError(f"{path} is not a table of results") from None
-    missing = sorted(set(REQUIRED) - set(points.columns))
-    if missing:
-        raise InputError(f"{path} is not a table of results: it has no column {missing[0]}")
-    for name in points.columns.intersection(NUMBERS):
-        numbers = pd.to_numeric(points[name], errors="coerce")
-        if (wrong := points.loc[numbers.isna() & points[name].notna(), name]).size:
-            raise InputError(f"{path} is not a table of results: {wrong.iloc[0]!r} is no number, in column {name}")
-        points[name] = numbers
+
+def load(path: Path) -> pd.DataFrame:
+    """All points, as ``rows_of`` reads them; InputError also for a reference that is not known."""
+    points = rows_of(path, Point, KEY, "testing.evaluate")
     if unknown := set(points["reference"]) - set(REFERENCES):
         raise InputError(f"{path} is not a table of results: {unknown.pop()!r} is no reference")
-    return points.groupby(KEY, as_index=False, sort=False).last().reindex(columns=COLUMNS)
+    return points
+
+
+def rows_of(path: Path, kind: type, key: list[str], maker: str) -> pd.DataFrame:
+    """A table of the dataclass ``kind``: of several rows with one key each column keeps its last value that is not empty.
+
+    maker: the module that makes such tables. InputError when the file is missing or is no such table.
+    """
+    text = {field.name: str for field in fields(kind) if field.type == "str"}
+    try:
+        rows = pd.read_csv(path, dtype=text)
+    except FileNotFoundError:
+        raise InputError(f"there are no results at {path}; make them with: python -m {maker}") from None
+    except (ValueError, OSError):
+        raise InputError(f"{path} is not a table of results") from None
+    required = {field.name for field in fields(kind) if field.default is MISSING}
+    if missing := sorted(required - set(rows.columns)):
+        raise InputError(f"{path} is not a table of results: it has no column {missing[0]}")
+    for name in rows.columns.intersection([name for name in columns_of(kind) if name not in text]):
+        numbers = pd.to_numeric(rows[name], errors="coerce")
+        if (wrong := rows.loc[numbers.isna() & rows[name].notna(), name]).size:
+            raise InputError(f"{path} is not a table of results: {wrong.iloc[0]!r} is no number, in column {name}")
+        rows[name] = numbers
+    return rows.groupby(key, as_index=False, sort=False).last().reindex(columns=columns_of(kind))
 
 
 def save(points: pd.DataFrame, path: Path) -> None:
