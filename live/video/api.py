@@ -15,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..api import _autoencoder, _codec, _codec_of, check_decoded
-from ..codecs.base import LatentCodec
+from ..checkpoints import clip_codec_name
+from ..codecs.base import Codec
 from ..coder import Read, Write
 from ..container import MAX_PIXELS, TILES_TAG
 from ..errors import DamagedFile, DecodeMismatch, InputError, LiveError
@@ -66,11 +67,12 @@ def compress_clip(
     """A clip as a LIVE file, frame by frame; the output takes its name when it is whole, in the place of an older file.
 
     source, fps, alpha, max_pixels: see ``live.video.source.open_source``; fps is needed where the source has no frame
-    rate of its own. quality, codec, checkpoint, vae: as for ``live.compress``. verify: decode what was written before it
+    rate of its own. codec: "live_video" where it is embedded, else "live_plus", frame by frame. quality, checkpoint, vae: as for
+    ``live.compress``. verify: decode what was written before it
     counts. progress: on stderr. Raises InputError, ModelError, OutputError, or DecodeMismatch where verify fails.
     """
     output = Path(output)
-    chosen = _codec(quality, checkpoint, codec)
+    chosen = _codec(quality, checkpoint, codec or (clip_codec_name() if checkpoint is None else None))
     autoencoder = _autoencoder(chosen, vae)
     clip = open_source(source, fps, alpha, max_pixels)
     with replacing(output) as (file, temporary):
@@ -232,7 +234,7 @@ class ClipFrames(Iterator[Image.Image]):
         return decode_picture(self._autoencoder, latents, (clip.width, clip.height), self._geometry)
 
 
-def _encode(clip: Source, codec: LatentCodec, autoencoder: Autoencoder, file: BinaryIO, progress: bool) -> int:
+def _encode(clip: Source, codec: Codec, autoencoder: Autoencoder, file: BinaryIO, progress: bool) -> int:
     """Write a clip's frames; returns how many there were."""
     coder, writer, state = clip_codec(codec), None, None
     for frame in _watched(clip.frames(), clip.count, progress):
@@ -254,7 +256,7 @@ def _watched(frames: Iterator[Image.Image], count: int | None, progress: bool) -
     return tqdm(frames, total=count, unit="frame", leave=False, file=sys.stderr, disable=not progress)
 
 
-def _header(clip: Source, codec: LatentCodec, autoencoder: Autoencoder, geometry: Geometry | None) -> ClipHeader:
+def _header(clip: Source, codec: Codec, autoencoder: Autoencoder, geometry: Geometry | None) -> ClipHeader:
     return ClipHeader(
         codec_id=codec.codec_id,
         model=bytes.fromhex(codec.identity)[:8],
