@@ -91,7 +91,9 @@ def _codec_choice(parser: argparse.ArgumentParser, dial: argparse._MutuallyExclu
         metavar="N",
         help="quality, of glc fractions too (see live models); default: middle",
     )
-    parser.add_argument("--codec", metavar="NAME", help="live_plus (default), or glc for the lowest rates")
+    parser.add_argument(
+        "--codec", metavar="NAME", help="live_plus (default), glc for the lowest rates; of clips live_video (default)"
+    )
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="a codec checkpoint of your own")
     parser.add_argument("--vae", metavar="NAME", help="autoencoder: name, folder or hub id; default: the codec's own")
     parser.add_argument("--verify", action="store_true", help="decode what was written before it counts as done")

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from .checkpoints import DEFAULT_CODEC, by_identity, by_quality, load_codec, qualities
-from .codecs.base import LatentCodec
+from .codecs.base import Codec, LatentCodec
 from .coder import Count, Port, Read, Write
 from .container import MAX_PIXELS, RATE_STEPS, TILES_TAG, LiveFile, pack, unpack
 from .errors import DamagedFile, DecodeMismatch, InputError, ModelError, UnknownModel
@@ -23,7 +22,11 @@ from .latents.base import Autoencoder
 from .media import as_picture
 from .pictures import decode_picture, encode_picture
 from .registry import embedded_dir
+from .target import check_target, largest_within
 from .tiles import Geometry
+
+if TYPE_CHECKING:
+    from .video.header import ClipHeader
 
 DEFAULT_VAE = "compact"
 LARGEST_LATENT = 2.0**30
@@ -51,9 +54,9 @@ def compress(
     alpha: a colour to flatten transparency over; without it transparent pictures are refused.
     max_pixels: larger pictures are refused. Raises InputError or ModelError.
     """
-    _check_target(target_bpp, quality)
+    check_target(target_bpp, quality)
     image = as_picture(picture, alpha, max_pixels)
-    chosen = _codec(quality, checkpoint, codec)
+    chosen = _picture_codec(quality, checkpoint, codec)
     autoencoder = _autoencoder(chosen, vae)
     latents, geometry = encode_picture(autoencoder, image)
     sections = {TILES_TAG: geometry.pack()} if geometry else {}
@@ -63,17 +66,7 @@ def compress(
 
     if target_bpp is None:
         return packed(chosen)
-    return _largest_within(target_bpp * image.width * image.height / 8, _dial(chosen, checkpoint), packed)
-
-
-def _check_target(target_bpp: float | None, quality: float | None) -> None:
-    """InputError unless a target rate, where there is one, is a number above 0 and comes without a quality."""
-    if target_bpp is None:
-        return
-    if quality is not None:
-        raise InputError("give a quality or a target rate, not both")
-    if not isinstance(target_bpp, Real) or not target_bpp > 0:
-        raise InputError(f"a target rate must be a number of bits a pixel above 0, not {target_bpp!r}")
+    return largest_within(target_bpp * image.width * image.height / 8, _dial(chosen, checkpoint), packed)
 
 
 def _dial(codec: LatentCodec, checkpoint: str | Path | None) -> Sequence[Callable[[], LatentCodec]]:
@@ -82,22 +75,7 @@ def _dial(codec: LatentCodec, checkpoint: str | Path | None) -> Sequence[Callabl
         return [partial(codec.at, step / RATE_STEPS) for step in range(codec.highest * RATE_STEPS + 1)]
     if checkpoint is not None:
         return [lambda: codec]
-    return [partial(_codec, quality, None, codec.name) for quality in qualities(codec.name)]
-
-
-def _largest_within(size: float, dial: Sequence[Callable[[], LatentCodec]], packed: Callable) -> bytes:
-    """The largest file of at most ``size`` bytes, by bisection; InputError when none is as small."""
-    best, low, high = b"", 0, len(dial)
-    while low < high:
-        middle = (low + high) // 2
-        data = packed(dial[middle]())
-        if len(data) <= size:
-            best, low = data, middle + 1
-        else:
-            smallest, high = len(data), middle
-    if not best:
-        raise InputError(f"the lowest quality takes {smallest} bytes, more than the {int(size)} of the target rate")
-    return best
+    return [partial(_picture_codec, quality, None, codec.name) for quality in qualities(codec.name)]
 
 
 def decompress(
@@ -115,7 +93,7 @@ def decompress(
     file = unpack(_bytes_of(data), max_pixels)
     if file.latents:
         raise InputError("the file holds latents, not a picture; use live.decompress_latents or: live latents unpack")
-    codec = _codec_of(file, checkpoint)
+    codec = _picture_codec_of(file, checkpoint)
     autoencoder = _autoencoder(codec, vae, bytes(file.autoencoder))
     height, width = (math.ceil(size / autoencoder.factor) for size in (file.height, file.width))
     tiles = file.sections.get(TILES_TAG)
@@ -137,7 +115,7 @@ def compress_latents(
     applied, as a diffusion pipeline holds them before its VAE decodes). vae: if given, it must be the autoencoder that
     the codec was trained on. Raises InputError or ModelError.
     """
-    chosen = _codec(quality, checkpoint, codec)
+    chosen = _picture_codec(quality, checkpoint, codec)
     if not isinstance(latents, Tensor) or not latents.is_floating_point():
         raise InputError(f"latents must be a floating-point torch tensor, not {_kind(latents)}")
     tensor = latents.detach().cpu().float()
@@ -158,7 +136,7 @@ def compress_latents(
 def decompress_latents(data: bytes, *, checkpoint: str | Path | None = None, max_pixels: int = MAX_PIXELS) -> Tensor:
     """The latents (1, c, h, w) float32 of a LIVE file; of a picture's file, the latents its autoencoder would decode."""
     file = unpack(_bytes_of(data), max_pixels)
-    codec = _codec_of(file, checkpoint)
+    codec = _picture_codec_of(file, checkpoint)
     height, width = file.height, file.width
     if not file.latents:
         factor = codec.card.get("factor", 8)
@@ -168,7 +146,7 @@ def decompress_latents(data: bytes, *, checkpoint: str | Path | None = None, max
 
 def estimate_bits(picture: Any, quality: float | None = None, *, checkpoint: str | Path | None = None) -> float:
     """The bits that the tables charge for a picture's symbols (Count port); the real file adds the header."""
-    codec, port = _codec(quality, checkpoint), Count()
+    codec, port = _picture_codec(quality, checkpoint), Count()
     codec.encode(port, encode_picture(_autoencoder(codec, None), as_picture(picture))[0])
     return port.bits
 
@@ -181,8 +159,8 @@ def check_choice(
     target_bpp: float | None = None,
 ) -> None:
     """Load the codec and the autoencoder of a job before its first picture; InputError or ModelError if they do not do."""
-    _check_target(target_bpp, quality)
-    _autoencoder(_codec(quality, checkpoint, codec), vae)
+    check_target(target_bpp, quality)
+    _autoencoder(_picture_codec(quality, checkpoint, codec), vae)
 
 
 def autoencode(picture: Any, vae: str | Autoencoder = DEFAULT_VAE) -> Image.Image:
@@ -247,7 +225,7 @@ def check_decoded(latents: Tensor, crc: int, stated: int) -> None:
         raise DamagedFile("the file is damaged: its latents are out of all bounds")
 
 
-def _codec(quality: float | None, checkpoint: str | Path | None, name: str | None = None) -> LatentCodec:
+def _codec(quality: float | None, checkpoint: str | Path | None, name: str | None = None) -> Codec:
     if checkpoint is not None:
         if name is not None:
             raise InputError("give a codec's name or a checkpoint, not both")
@@ -258,17 +236,31 @@ def _codec(quality: float | None, checkpoint: str | Path | None, name: str | Non
         codec = load_codec(by_quality(quality, name or DEFAULT_CODEC).path)
     if codec.highest is None:
         return codec
-    return codec.at(codec.highest / 2 if quality is None else quality)
+    return codec.at(codec.middle if quality is None else quality)
 
 
-def _codec_of(file: LiveFile, checkpoint: str | Path | None) -> LatentCodec:
+def _picture_codec(quality: float | None, checkpoint: str | Path | None, name: str | None = None) -> LatentCodec:
+    codec = _codec(quality, checkpoint, name)
+    if not isinstance(codec, LatentCodec):
+        raise InputError(f"{codec.name} is a codec of clips; a picture or latents take live_plus or glc")
+    return codec
+
+
+def _codec_of(file: LiveFile | ClipHeader, checkpoint: str | Path | None) -> Codec:
     codec = load_codec(by_identity(file.model, Path(checkpoint) if checkpoint is not None else None).path)
     if codec.codec_id != file.codec_id:
         raise DamagedFile("the file is damaged: its codec and its checkpoint do not belong together")
     return codec.at_byte(file.quality)
 
 
-def _autoencoder(codec: LatentCodec, vae: str | Autoencoder | None, prefix: bytes | None = None) -> Autoencoder:
+def _picture_codec_of(file: LiveFile, checkpoint: str | Path | None) -> LatentCodec:
+    codec = _codec_of(file, checkpoint)
+    if not isinstance(codec, LatentCodec):
+        raise DamagedFile(f"the file is damaged: it holds no clip, and {codec.name} is a codec of clips")
+    return codec
+
+
+def _autoencoder(codec: Codec, vae: str | Autoencoder | None, prefix: bytes | None = None) -> Autoencoder:
     """The autoencoder to use with a codec, and for a file: the very one it names (``prefix``, 4 bytes)."""
     name = vae if vae is not None else codec.card.get("autoencoder_name")
     if name is None:

@@ -19,7 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..api import _autoencoder, _codec, _codec_of, check_decoded
-from ..codecs.base import LatentCodec
+from ..checkpoints import clip_codec_name
+from ..codecs.base import Codec
 from ..coder import Read, Write
 from ..container import MAX_PIXELS, TILES_TAG
 from ..errors import DamagedFile, DecodeMismatch, InputError, LiveError
@@ -72,13 +73,14 @@ def compress_clip(
     """A clip as a LIVE file, frame by frame; the output takes its name when it is whole, in the place of an older file.
 
     source, fps, alpha, max_pixels: see ``live.video.source.open_source``; fps is needed where the source has no frame
-    rate of its own. Pictures in a row are asked for in another thread. quality, codec, checkpoint, vae: as for
-    ``live.compress``. intra_period: of a codec that predicts frames, how many are decoded at most to reach any one of
-    them; the codec's own by default. verify: decode what was written before it counts. progress: on stderr. Raises
-    InputError, ModelError, OutputError, or DecodeMismatch where verify fails.
+    rate of its own. Pictures in a row are asked for in another thread. codec: "live_video" where it is embedded, else
+    "live_plus", frame by frame. quality, checkpoint, vae: as for ``live.compress``. intra_period: of a codec that predicts
+    frames, how many are decoded at most to reach any one of them; the codec's own by default. verify: decode what was
+    written before it counts. progress: on stderr. Raises InputError, ModelError, OutputError, or DecodeMismatch where
+    verify fails.
     """
     output = Path(output)
-    chosen = _codec(quality, checkpoint, codec)
+    chosen = _codec(quality, checkpoint, codec or (clip_codec_name() if checkpoint is None else None))
     coder, autoencoder = with_intra_period(clip_codec(chosen), intra_period), _autoencoder(chosen, vae)
     clip = open_source(source, fps, alpha, max_pixels)
     with replacing(output) as (file, temporary):
@@ -249,7 +251,7 @@ class ClipFrames(Iterator[Image.Image]):
 
 
 def _encode(
-    clip: Source, codec: LatentCodec, coder: ClipCodec, autoencoder: Autoencoder, file: BinaryIO, progress: bool
+    clip: Source, codec: Codec, coder: ClipCodec, autoencoder: Autoencoder, file: BinaryIO, progress: bool
 ) -> int:
     """Write a clip's frames; returns how many there were."""
     writer, state = None, None
@@ -274,7 +276,7 @@ def _watched(frames: Iterator[Item], count: int | None, progress: bool) -> Itera
 
 
 def _header(
-    clip: Source, codec: LatentCodec, intra_period: int, autoencoder: Autoencoder, geometry: Geometry | None
+    clip: Source, codec: Codec, intra_period: int, autoencoder: Autoencoder, geometry: Geometry | None
 ) -> ClipHeader:
     return ClipHeader(
         codec_id=codec.codec_id,

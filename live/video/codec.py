@@ -21,7 +21,7 @@ from ..errors import InputError
 from .header import MAX_NUMBER
 
 if TYPE_CHECKING:  # the package of codecs holds codecs of clips too, which begin here
-    from ..codecs.base import LatentCodec
+    from ..codecs.base import Codec, LatentCodec
     from ..coder import Port
 
 
@@ -61,7 +61,7 @@ class FrameByFrame(ClipCodec):
         return self._codec.symbol_count(*self._codec.padded(height, width))
 
 
-def clip_codec(codec: LatentCodec | ClipCodec) -> ClipCodec:
+def clip_codec(codec: Codec) -> ClipCodec:
     """The codec of a checkpoint as one of clips: itself if it is one, else frame by frame."""
     return codec if isinstance(codec, ClipCodec) else FrameByFrame(codec)
 
