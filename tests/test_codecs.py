@@ -125,7 +125,7 @@ def test_altered_checkpoint_is_refused(tmp_path):
 
 
 def test_codec_numbers_are_stable():
-    ids = {"live_paper": 1, "live_plus": 2, "glc": 3, "live_video": 5}
+    ids = {"live_paper": 1, "live_plus": 2, "glc": 3, "glc_video": 4, "live_video": 5}
     assert {name: kind.codec_id for name, (kind, _) in CODECS.items()} == ids
     with pytest.raises(ModelError, match="known: live_paper"):
         make_codec("nonsense", {})

@@ -22,7 +22,7 @@ MAY_KNOW = {
     },
     "live/codecs": {
         "live.codecs", "live.coder", "live.config", "live.container", "live.depthconv", "live.errors", "live.latents.base",
-        "live.nets", "live.priors", "live.tiles",
+        "live.nets", "live.priors", "live.tiles", "live.video.codec",
     },
     "live": {"live"},
     "training": {"live", "training"},
