@@ -241,7 +241,8 @@ def test_estimated_bits_are_those_of_real_bytes(codec):
     bits = float(estimate.y_bits + estimate.z_bits)
     assert abs(8 * len(streams[1]) / counted.bits - 1) < 0.01
     assert abs(8 * len(streams[1]) / bits - 1) < 0.03
-    torch.testing.assert_close(estimate.latents, states[1].latents, atol=0.05, rtol=0.05)
+    apart = (estimate.latents - states[1].latents).abs() > 0.05  # around a symbol that floats and integers round apart
+    assert apart.float().mean() < 0.03
 
 
 def test_an_untrained_frame_of_what_stands_still_costs_almost_nothing(folder):
@@ -250,8 +251,9 @@ def test_an_untrained_frame_of_what_stands_still_costs_almost_nothing(folder):
     codec.build_tables()
     frame = clip_latents((32, 32), 1)[0]
     streams, states = written(codec.at(2), [frame] * 4)
-    assert max(len(stream) for stream in streams[1:]) < 0.05 * len(streams[0])
-    assert torch.equal(states[3].y_hat, states[0].y_hat)
+    assert len(streams[1]) < 0.25 * len(streams[0])  # its steps are finer
+    assert max(len(stream) for stream in streams[2:]) < 0.05 * len(streams[0])
+    assert torch.equal(states[3].y_hat, states[1].y_hat)
 
 
 def test_the_network_lowers_the_rate_of_what_moves(folder):
@@ -284,7 +286,7 @@ def test_rollout_is_differentiable_through_time(codec):
     assert [frame.latents.shape for frame in frames] == [(1, 4, 16, 16)] * 3
     gradient = torch.autograd.grad(frames[2].y_bits + frames[2].z_bits, latents, retain_graph=True)[0]
     assert [bool(gradient[:, number].abs().sum() > 0) for number in range(3)] == [False, True, True]
-    (frames[1].y_bits + frames[1].z_bits + frames[1].vq_loss).backward()
+    (frames[1].y_bits + frames[1].z_bits + frames[1].vq_loss + frames[1].latents.square().sum()).backward()
     missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert all(".0." in name or name.endswith("quantiles") for name in missing), missing  # of the other quality
     assert not any(parameter.requires_grad for image in model.images for parameter in image.parameters())
