@@ -153,7 +153,7 @@ def block(folder: Path) -> str:
     parts = [
         f"The first {rows['frames'].max()} frames of {rows['clip'].nunique()} clips that nothing was trained on, one intra "
         f"frame, each a real file that was decoded again, 8-bit RGB against the original frames. PSNR is a mean over all "
-        f"frames, LPIPS-Alex and DISTS over each {first.every}th and the last. Flicker is the mean absolute error of the "
+        f"frames, LPIPS-Alex and DISTS over one in {first.every} and the last. Flicker is the mean absolute error of the "
         "frame differences in 8-bit levels: 0 where an error stands still. A dash: out of the codec's range.",
     ]
     for clip in rows["clip"].unique():

@@ -1,4 +1,7 @@
-"""Every measured clip in one tidy CSV and every frame of it in another, and the only place that knows their columns."""
+"""Every measured clip in one tidy CSV and every frame of it in another, and the only place that knows their columns.
+
+python -m testing.clip_results --results OUT --out results     both tables of a folder of testing.clips, one row a key, rounded
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from live.command import Parser, run
 from live.errors import InputError
 from live.files import write_atomic
 
@@ -98,3 +102,21 @@ def require_codecs(rows: pd.DataFrame, codecs: list[str]) -> None:
         if codec not in set(rows["codec"]):
             known = ", ".join(rows["codec"].unique()) or "none"
             raise InputError(f"the results hold no clips of {codec}; they hold {known}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = Parser(prog="python -m testing.clip_results", description="Write both tables of clips anew, to be kept.")
+    parser.add_argument("--results", type=Path, required=True, metavar="OUT", help="folder of testing.clips")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    args = parser.parse_args(argv)
+    clips, frames = load_clips(args.results / CLIPS), load_frames(args.results / FRAMES)
+    frames = frames.merge(clips[CLIP_KEY])  # without what an interrupted run left
+    save(clips, args.out / CLIPS)
+    save(frames, args.out / FRAMES)
+    print(f"{args.out}: {len(clips)} clips, {len(frames)} frames")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
