@@ -19,7 +19,6 @@ PUBLISHED = {
 
 The AVIF files are 4:2:0.
 """
-AVIF_SPEED = "ours are of speed 6; the published ones lie on the curve of speed 4, see docs/log.md"
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +58,9 @@ def test_every_picture_was_measured_at_every_setting(points):
     assert np.allclose(points["bpp"], 8 * points["bytes"] / (points["width"] * points["height"]), rtol=1e-9)
 
 
-def published_points():
-    for codec, curve in PUBLISHED.items():
-        for bpp, psnr in curve:
-            missed = [pytest.mark.xfail(strict=True, reason=AVIF_SPEED)] if (codec, bpp) == ("avif420", 0.561) else []
-            yield pytest.param(codec, bpp, psnr, marks=missed)
-
-
-@pytest.mark.parametrize(("codec", "bpp", "psnr"), published_points())
+@pytest.mark.parametrize(
+    ("codec", "bpp", "psnr"), [(codec, *point) for codec, curve in PUBLISHED.items() for point in curve]
+)
 def test_anchors_lie_on_published_curves(points, codec, bpp, psnr):
     first = points[points["picture"].isin([f"kodim{number:02d}.png" for number in range(1, 9)])]
     curve = mean_per_setting(first[(first["codec"] == codec) & (first["reference"] == "original")])
