@@ -167,7 +167,9 @@ def block(folder: Path) -> str:
         others = [each for each in codecs if each != codec]
         parts += [f"BD-rate of {clip_label_of(codec)}, in brackets the clips where it applies:"]
         parts += [bd_markdown(rows, codec, others)]
-    parts += [f"Frames a second at about {SHOWN_BPP:g} bpp, one run (the peers as programs):", speed_table(rows)]
+    timed = rows.dropna(subset=["encode_s", "decode_s"])  # seconds of a busy machine are better left out of a table
+    if len(timed):
+        parts += [f"Frames a second at about {SHOWN_BPP:g} bpp, one run (the peers as programs):", speed_table(timed)]
     return "\n\n".join(parts) + "\n"
 
 
