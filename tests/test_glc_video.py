@@ -1,0 +1,195 @@
+"""GLC-video: predicted frames through real files, exact whatever disturbs the floats; the published shape; damage, seeking."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import export_small_glc, export_small_vq, perturb, photo
+from films import frames_of, moving, psnr
+from test_video_damage import hurt
+
+import live
+from live.checkpoints import export_codec, load_codec
+from live.codecs import Glc, GlcConfig, GlcVideo, GlcVideoConfig
+from live.codecs.video.glc_video import adaptor_of, level_of
+from live.coder import Count, Read, Write
+from live.errors import ConfigError, DamagedFile, InputError, ModelError
+from live.video.container import ClipReader
+
+SMALL = GlcVideoConfig(
+    channels=8, codebook=16, tokens=3, heads=2, context_blocks=1, transform_blocks=1, blocks=1, identity=True
+)
+
+COUNT = 26_279_424
+"""Parameters of predicted frames at the published sizes."""
+
+
+def small_video(glc: Glc, seed: int | None = 0) -> GlcVideo:
+    """A small codec over ``glc``; without a seed untrained, else with random weights."""
+    torch.manual_seed(0)
+    codec = GlcVideo(SMALL)
+    codec.attach([glc])
+    codec.start_from(glc)
+    if seed is not None:
+        perturb(codec, seed)
+    return codec.eval()
+
+
+@pytest.fixture(scope="module")
+def folder(small_models: Path, tmp_path_factory) -> Path:
+    """The small models, a small glc and a small glc_video over it."""
+    folder = tmp_path_factory.mktemp("glc_video")
+    shutil.copytree(small_models, folder, dirs_exist_ok=True)
+    export_small_vq(folder)
+    glc = export_small_glc(folder, 16)
+    card = {key: glc.card[key] for key in ("autoencoder", "autoencoder_name", "factor")}
+    export_codec(small_video(glc), folder / "glc_video.safetensors", {"quality": 0, **card})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def glc_video_live(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LIVE_CHECKPOINTS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def codec(folder: Path) -> GlcVideo:
+    return load_codec(folder / "glc_video.safetensors").at(2)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    live.compress_clip(moving(70, 50, 5), tmp_path / "clip.live", 1.5, codec="glc_video", fps=25)
+    return tmp_path / "clip.live"
+
+
+def clip_latents(height: int, width: int, count: int) -> list[torch.Tensor]:
+    """Latents (1, 8, h, w) of a pattern that moves."""
+    torch.manual_seed(1)
+    whole = torch.nn.functional.interpolate(torch.randn(1, 8, height, width), scale_factor=2, mode="bicubic")
+    return [2 * whole[:, :, :height, number : number + width].contiguous() for number in range(count)]
+
+
+def written(codec: GlcVideo, frames: list[torch.Tensor]) -> tuple[list[bytes], list]:
+    streams, states, state = [], [], None
+    for frame in frames:
+        port = Write()
+        state = codec.encode(port, frame, state)
+        streams.append(port.stream())
+        states.append(state)
+    return streams, states
+
+
+@pytest.mark.parametrize("size", [(1, 1), (70, 50)])
+def test_there_and_back_by_the_api(tmp_path, size):
+    done = live.compress_clip(moving(*size, 5), tmp_path / "a.live", 1.5, codec="glc_video", fps=25, verify=True)
+    assert (done.frames, done.width, done.height) == (5, *size)
+    with open(tmp_path / "a.live", "rb") as file:
+        reader = ClipReader(file)
+        assert [frame.intra for frame in reader.frames()] == [True, False, False, False, False]
+        assert (reader.header.codec_id, reader.header.quality) == (4, 1 + 32)  # half of 63, rounded to even
+    assert len(frames_of(tmp_path / "a.live")) == 5
+
+
+@pytest.mark.parametrize("quality", [0, 1.3, 3])
+def test_both_sides_come_to_the_same_state(codec, quality):
+    """Also by another number of threads, and when every weight that only shapes pixels is disturbed before decoding."""
+    codec, frames = codec.at(quality), clip_latents(6, 9, 4)
+    streams, states = written(codec, frames)
+    for threads, disturbed in ((1, False), (2, False), (1, True)):
+        before, weights = torch.get_num_threads(), {k: v.clone() for k, v in codec.state_dict().items()}
+        torch.set_num_threads(threads)
+        if disturbed:
+            with torch.no_grad():
+                for network in (codec.context, codec.g_a, codec.g_s, codec.images[0].g_s):
+                    for parameter in network.parameters():
+                        parameter.add_(1e-3)
+        try:
+            state = None
+            for number, stream in enumerate(streams):
+                port = Read(stream, codec.symbol_count(6, 9, number == 0))
+                latents, state = codec.decode(port, 6, 9, state)
+                assert torch.equal(state.y_hat, states[number].y_hat) and state.position == number
+                assert latents.shape == (1, 8, 6, 9)
+                assert torch.equal(state.latents, states[number].latents) != disturbed
+        finally:
+            torch.set_num_threads(before)
+            codec.load_state_dict(weights)
+            load_codec.cache_clear()  # with the picture codec that was disturbed
+
+
+def test_estimated_bits_are_those_of_real_bytes(codec):
+    codec, frames = codec.at(0), [0.05 * frame for frame in clip_latents(48, 64, 2)]  # without escapes
+    _, estimate = codec.rollout(torch.stack(frames, 1), 0)
+    streams, states = written(codec, frames)
+    counted = Count()
+    codec.encode(counted, frames[1], states[0])
+    assert abs(8 * len(streams[1]) / counted.bits - 1) < 0.01
+    assert abs(8 * len(streams[1]) / float(estimate.y_bits + estimate.z_bits) - 1) < 0.05
+
+
+def test_a_frame_is_the_same_whether_it_was_sought_or_not(clip):
+    whole = frames_of(clip)
+    with live.clip_frames(clip, 3) as frames:
+        assert psnr([np.asarray(frame) for frame in islice(frames, 2)], whole[3:]) == np.inf
+
+
+def test_a_damaged_predicted_frame(tmp_path, clip):
+    whole, damaged = frames_of(clip), hurt(clip, 2)
+    with pytest.raises(DamagedFile, match="frame 2 does not have its checksum"):
+        live.decompress_clip(damaged, tmp_path / "x.mp4")
+    assert psnr(frames_of(damaged, salvage=True), [*whole[:2], whole[1], whole[1], whole[1]]) == np.inf
+
+
+def test_levels_and_adaptors():
+    assert [level_of(position) for position in range(8)] == [0, 1, 0, 2, 0, 2, 0, 2]
+    assert [adaptor_of(position) for position in (1, 2, 3, 32, 33, 34)] == [0, 1, 3, 1, 0, 1]
+
+
+def test_qualities(codec):
+    assert codec.at(0).quality_byte == 1 and codec.at(3).quality_byte == 64
+    assert len({codec.at(3 * level / 63).quality_byte for level in range(64)}) == 64
+    assert all(codec.at_byte(byte).quality_byte == byte for byte in range(1, 65))
+    with pytest.raises(InputError, match="choose from 0 to 3"):
+        codec.at(3.1)
+    for byte in (0, 65):
+        with pytest.raises(DamagedFile):
+            codec.at_byte(byte)
+    with pytest.raises(InputError, match="clips"):
+        live.compress(photo(40, 40), codec="glc_video")
+    with pytest.raises(ConfigError, match="heads"):
+        GlcVideoConfig(channels=10, heads=4)
+
+
+def test_other_rates_are_refused(folder):
+    glc = load_codec(folder / "glc_compact.safetensors")
+    with pytest.raises(ModelError, match="rates"):
+        GlcVideo(GlcVideoConfig(**{**SMALL.__dict__, "rates": 2})).attach([glc])
+
+
+@pytest.mark.slow
+def test_the_published_shape_counted_and_through_a_file():
+    torch.manual_seed(0)
+    glc = Glc(GlcConfig()).eval()
+    codec = GlcVideo(GlcVideoConfig())
+    codec.attach([glc])
+    codec.start_from(glc)
+    count = sum(parameter.numel() for parameter in codec.eval().parameters())
+    assert count == COUNT, count
+    assert codec.config.tokens * math.ceil(math.log2(codec.config.codebook)) == 224  # bits a frame, whatever its size
+    for each in (glc, codec):
+        each.build_tables()
+    frames = [torch.randn(1, 256, 8, 8) for _ in range(2)]
+    streams, states = written(codec.at(1), frames)
+    state = None
+    for number, stream in enumerate(streams):
+        port = Read(stream, codec.symbol_count(8, 8, number == 0))
+        latents, state = codec.at(1).decode(port, 8, 8, state)
+        assert latents.shape == (1, 256, 8, 8) and torch.equal(state.y_hat, states[number].y_hat)
