@@ -22,6 +22,10 @@ with open(sys.argv[1], "rb") as file:
     print(hashlib.sha256(file.read() + sys.version.encode()).hexdigest()[:16])
 PY
 )"
+if [ -z "$live_hash" ]; then # interrupted, or no requirements.txt: the folder of all environments must not be taken for one
+    echo "live: cannot read $live_root/requirements.txt; run again" >&2
+    return 1
+fi
 live_venvs="${LIVE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/live-codec}/venvs"
 live_venv="$live_venvs/$live_hash"
 mkdir -p "$live_venvs"
