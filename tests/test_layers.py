@@ -63,3 +63,9 @@ def test_imports_are_found():
     assert imported(ROOT / "live/priors/fourpart.py") >= {"live.depthconv", "live.nets", "live.priors.exact"}
     assert imported(ROOT / "live/commands.py") >= {"live.api", "live.errors", "live.checkpoints"}
     assert "live.codecs.glc" in imported(ROOT / "live/codecs/__init__.py")
+
+
+def test_every_package_of_the_library_is_installed():
+    text = (ROOT / "pyproject.toml").read_text()
+    folders = {file.parent.relative_to(ROOT) for file in (ROOT / "live").rglob("__init__.py")}
+    assert all(f'"{".".join(folder.parts)}"' in text for folder in folders)
