@@ -92,7 +92,7 @@ def _codec_choice(parser: argparse.ArgumentParser, dial: argparse._MutuallyExclu
         help="quality, of glc fractions too (see live models); default: middle",
     )
     parser.add_argument(
-        "--codec", metavar="NAME", help="live_plus (default), glc for the lowest rates; of clips live_video (default)"
+        "--codec", metavar="NAME", help="live_plus (default), glc for the lowest rates; of clips live_video (default), glc_video"
     )
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="a codec checkpoint of your own")
     parser.add_argument("--vae", metavar="NAME", help="autoencoder: name, folder or hub id; default: the codec's own")

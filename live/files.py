@@ -1,4 +1,4 @@
-"""Writing and finding files: output by rename, nothing half-written; pictures below a folder."""
+"""Writing and finding files: output by rename, nothing half-written; the pictures below a folder, the clips in one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ PICTURE_SUFFIXES = frozenset([
     ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
     ".tga", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif", ".ico", ".pcx", ".psd", ".qoi", ".sgi",
 ])
+CLIP_SUFFIXES = frozenset([
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".y4m", ".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".wmv",
+    ".asf", ".flv", ".ogv", ".3gp", ".mxf", ".nut", ".ivf", ".h264", ".264", ".h265", ".265", ".hevc", ".obu", ".vvc", ".dv",
+])
 # fmt: on
-
 
 _UMASK = Lock()
 """The umask is the process's and can only be read by setting it."""
@@ -126,4 +129,15 @@ def picture_files(folder: str | Path) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
     if not files:
         raise InputError(f"no pictures below {folder}")
+    return files
+
+
+def clip_files(folder: str | Path) -> list[Path]:
+    """All clips in a folder, by suffix, sorted; InputError when there are none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in CLIP_SUFFIXES and path.is_file())
+    if not files:
+        raise InputError(f"no clips in {folder}")
     return files

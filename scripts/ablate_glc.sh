@@ -7,11 +7,9 @@
 # Everything goes to out/ablation (LIVE_ABLATION: another folder) and the points to results/glc_ablation.csv. What is there
 # already is skipped and an interrupted training resumes: run the same command again to go on.
 set -euo pipefail
-for folder in LIVE_TRAIN LIVE_ABLATION LIVE_KODAK; do # relative to where the user is
-    [ -z "${!folder:-}" ] || export "$folder=$(realpath -m "${!folder}")"
-done
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source scripts/env.sh
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+live_absolute LIVE_TRAIN LIVE_ABLATION LIVE_KODAK
+cd "$live_root"
 : "${LIVE_TRAIN:?set LIVE_TRAIN to a folder of training photos}"
 out=${LIVE_ABLATION:-out/ablation}
 

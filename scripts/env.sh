@@ -2,6 +2,12 @@
 # It lies in the user's cache folder (LIVE_CACHE overrides it) under the hash of the requirements and the Python version.
 # PYTHON names the interpreter to build it with, 3.10 to 3.12; default: python3.
 
+live_absolute() { # NAMES of variables that hold paths, relative to where the user is: before a script changes its folder
+    local name
+    for name in "$@"; do
+        [ -z "${!name:-}" ] || export "$name=$(realpath -m "${!name}")"
+    done
+}
 live_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 live_python="${PYTHON:-python3}"
 if ! live_version="$("$live_python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"; then

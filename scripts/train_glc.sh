@@ -7,12 +7,10 @@
 # exported. What is there already is skipped and an interrupted training resumes: run the same command again to go on.
 # The released weights are stage3's: copy them to checkpoints/, or point LIVE_CHECKPOINTS there.
 set -euo pipefail
-for folder in LIVE_TRAIN LIVE_GLC LIVE_CHECKPOINTS; do # relative to where the user is
-    [ -z "${!folder:-}" ] || export "$folder=$(realpath -m "${!folder}")"
-done
-configs=$(realpath -m "${1:-$(dirname "${BASH_SOURCE[0]}")/../configs}")
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source scripts/env.sh
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+live_absolute LIVE_TRAIN LIVE_GLC LIVE_CHECKPOINTS
+configs=$(realpath -m "${1:-$live_root/configs}")
+cd "$live_root"
 : "${LIVE_TRAIN:?set LIVE_TRAIN to a folder of training photos}"
 out=${LIVE_GLC:-out/glc}
 vq=glc_compact_vq.safetensors codec=glc_compact.safetensors

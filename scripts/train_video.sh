@@ -7,12 +7,10 @@
 # runs/ holds the training states, beside it lies what was exported. What is there already is skipped and an interrupted
 # training resumes: run the same command again to go on. Copy the weights to checkpoints/ to release them.
 set -euo pipefail
-for folder in LIVE_TRAIN LIVE_VIDEO LIVE_OUT LIVE_CHECKPOINTS; do # relative to where the user is
-    [ -z "${!folder:-}" ] || export "$folder=$(realpath -m "${!folder}")"
-done
-configs=$(realpath -m "${1:-$(dirname "${BASH_SOURCE[0]}")/../configs}")
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source scripts/env.sh
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+live_absolute LIVE_TRAIN LIVE_VIDEO LIVE_OUT LIVE_CHECKPOINTS
+configs=$(realpath -m "${1:-$live_root/configs}")
+cd "$live_root"
 : "${LIVE_TRAIN:?set LIVE_TRAIN to a folder of training photos}"
 : "${LIVE_VIDEO:?set LIVE_VIDEO to a folder with training clips in its folder train}"
 out=${LIVE_OUT:-out/video}

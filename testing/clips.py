@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from live.command import Parser, run
 from live.errors import InputError, ModelError, OutputError
-from live.video.commands import CLIP_SUFFIXES
+from live.files import clip_files
 from live.video.properties import Properties
 from live.video.source import open_source
 
@@ -52,16 +52,6 @@ class Seconds(NamedTuple):
 
     all: float
     autoencoder: float | None
-
-
-def clip_files(folder: Path) -> list[Path]:
-    """The clips in a folder, by suffix, sorted; InputError when there are none."""
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in CLIP_SUFFIXES and path.is_file())
-    if not files:
-        raise InputError(f"no clips in {folder}")
-    return files
 
 
 @lru_cache

@@ -8,9 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 import live
+from live.coder import Write
 from live.video.codec import ClipCodec
 from live.video.container import ClipReader
 from live.video.ffmpeg import binary
@@ -109,3 +111,21 @@ def training_clips(folder: Path) -> Path:
         cut = ("-vf", "negate=enable='gte(n,4)'") if name == TRAINING[0] else ()
         make_clip(folder / name, *cut, *DEFAULT, size=(288, 272), count=FRAMES)
     return folder
+
+
+def moving_latents(channels: int, height: int, width: int, count: int) -> list[torch.Tensor]:
+    """Latents (1, c, h, w) of a pattern that moves by one position a frame."""
+    torch.manual_seed(1)
+    whole = torch.nn.functional.interpolate(torch.randn(1, channels, height, width), scale_factor=2, mode="bicubic")
+    return [whole[:, :, :height, number : number + width].contiguous() for number in range(count)]
+
+
+def written(codec: ClipCodec, frames: list[torch.Tensor]) -> tuple[list[bytes], list]:
+    """The stream and the state of every frame of a clip's latents, the first an intra frame."""
+    streams, states, state = [], [], None
+    for frame in frames:
+        port = Write()
+        state = codec.encode(port, frame, state)
+        streams.append(port.stream())
+        states.append(state)
+    return streams, states

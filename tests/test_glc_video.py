@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import export_small_glc, export_small_vq, perturb, photo
-from films import frames_of, moving, psnr
+from films import frames_of, moving, moving_latents, psnr, written
 from test_video_damage import hurt
 
 import live
 from live.checkpoints import export_codec, load_codec
 from live.codecs import Glc, GlcConfig, GlcVideo, GlcVideoConfig
 from live.codecs.video.glc_video import adaptor_of, level_of
-from live.coder import Count, Read, Write
+from live.coder import Count, Read
 from live.errors import ConfigError, DamagedFile, InputError, ModelError
 from live.video.container import ClipReader
 
@@ -34,7 +34,6 @@ def small_video(glc: Glc, seed: int | None = 0) -> GlcVideo:
     """A small codec over ``glc``; without a seed untrained, else with random weights."""
     torch.manual_seed(0)
     codec = GlcVideo(SMALL)
-    codec.attach([glc])
     codec.start_from(glc)
     if seed is not None:
         perturb(codec, seed)
@@ -70,23 +69,6 @@ def clip(tmp_path: Path) -> Path:
     return tmp_path / "clip.live"
 
 
-def clip_latents(height: int, width: int, count: int) -> list[torch.Tensor]:
-    """Latents (1, 8, h, w) of a pattern that moves."""
-    torch.manual_seed(1)
-    whole = torch.nn.functional.interpolate(torch.randn(1, 8, height, width), scale_factor=2, mode="bicubic")
-    return [2 * whole[:, :, :height, number : number + width].contiguous() for number in range(count)]
-
-
-def written(codec: GlcVideo, frames: list[torch.Tensor]) -> tuple[list[bytes], list]:
-    streams, states, state = [], [], None
-    for frame in frames:
-        port = Write()
-        state = codec.encode(port, frame, state)
-        streams.append(port.stream())
-        states.append(state)
-    return streams, states
-
-
 @pytest.mark.parametrize("size", [(1, 1), (70, 50)])
 def test_there_and_back_by_the_api(tmp_path, size):
     done = live.compress_clip(moving(*size, 5), tmp_path / "a.live", 1.5, codec="glc_video", fps=25, verify=True)
@@ -101,7 +83,7 @@ def test_there_and_back_by_the_api(tmp_path, size):
 @pytest.mark.parametrize("quality", [0, 1.3, 3])
 def test_both_sides_come_to_the_same_state(codec, quality):
     """Also by another number of threads, and when every weight that only shapes pixels is disturbed before decoding."""
-    codec, frames = codec.at(quality), clip_latents(6, 9, 4)
+    codec, frames = codec.at(quality), [2 * frame for frame in moving_latents(8, 6, 9, 4)]
     streams, states = written(codec, frames)
     for threads, disturbed in ((1, False), (2, False), (1, True)):
         before, weights = torch.get_num_threads(), {k: v.clone() for k, v in codec.state_dict().items()}
@@ -126,7 +108,7 @@ def test_both_sides_come_to_the_same_state(codec, quality):
 
 
 def test_estimated_bits_are_those_of_real_bytes(codec):
-    codec, frames = codec.at(0), [0.05 * frame for frame in clip_latents(48, 64, 2)]  # without escapes
+    codec, frames = codec.at(0), [0.1 * frame for frame in moving_latents(8, 48, 64, 2)]  # without escapes
     _, estimate = codec.rollout(torch.stack(frames, 1), 0)
     streams, states = written(codec, frames)
     counted = Count()
@@ -174,12 +156,21 @@ def test_other_rates_are_refused(folder):
         GlcVideo(GlcVideoConfig(**{**SMALL.__dict__, "rates": 2})).attach([glc])
 
 
+def test_rollouts_train_all_adaptors(codec):
+    """Also that of the third level, which no frame has that is as near to an intra frame as a rollout is long."""
+    model, latents = small_video(codec.images[0]).train(), torch.cat(moving_latents(8, 8, 8, 4)).unsqueeze(0)
+    torch.manual_seed(0)
+    for _ in range(8):
+        sum(frame.y_bits + frame.latents.square().sum() for frame in model.rollout(latents, 1)).backward()
+    for context in (model.context, model.prior.context):
+        assert all(bool(adaptor.weight.grad.abs().sum() > 0) for adaptor in context.adaptors)
+
+
 @pytest.mark.slow
 def test_the_published_shape_counted_and_through_a_file():
     torch.manual_seed(0)
     glc = Glc(GlcConfig()).eval()
     codec = GlcVideo(GlcVideoConfig())
-    codec.attach([glc])
     codec.start_from(glc)
     count = sum(parameter.numel() for parameter in codec.eval().parameters())
     assert count == COUNT, count

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import perturb, photo
-from films import frames_of, make_clip, moving, psnr
+from films import frames_of, make_clip, moving, moving_latents, psnr, written
 from test_cli import refused
 from test_video_damage import hurt, rewritten
 
@@ -20,7 +20,7 @@ from live.__main__ import main
 from live.checkpoints import by_quality, clip_codec_name, export_codec, load_codec
 from live.codecs import halves
 from live.codecs.video.live_video import LiveVideo, LiveVideoConfig
-from live.coder import Count, Read, Write
+from live.coder import Count, Read
 from live.errors import DamagedFile, DecodeMismatch, InputError, ModelError, UnknownModel
 from live.video.container import ClipReader
 
@@ -71,23 +71,6 @@ def codec(folder: Path) -> LiveVideo:
 def clip(tmp_path: Path) -> Path:
     live.compress_clip(moving(37, 21, 5), tmp_path / "clip.live", 2, fps=25)
     return tmp_path / "clip.live"
-
-
-def clip_latents(size: tuple[int, int], count: int) -> list[torch.Tensor]:
-    """Latents (1, 4, h, w) of a pattern that moves."""
-    torch.manual_seed(1)
-    whole = torch.nn.functional.interpolate(torch.randn(1, 4, size[0], size[1]), scale_factor=2, mode="bicubic")
-    return [whole[:, :, : size[0], number : number + size[1]].contiguous() for number in range(count)]
-
-
-def written(codec: LiveVideo, frames: list[torch.Tensor]) -> tuple[list[bytes], list]:
-    streams, states, state = [], [], None
-    for frame in frames:
-        port = Write()
-        state = codec.encode(port, frame, state)
-        streams.append(port.stream())
-        states.append(state)
-    return streams, states
 
 
 @pytest.mark.parametrize("size", [(1, 1), (37, 21), (64, 48)])
@@ -178,7 +161,7 @@ def test_a_clip_with_a_quality_that_the_codec_lacks(tmp_path, clip):
 @pytest.mark.parametrize("quality", [1, 2])
 def test_both_sides_come_to_the_same_state(codec, quality):
     """Also when the symbols are decoded by another number of threads."""
-    codec, frames = codec.at(quality), clip_latents((13, 11), 4)
+    codec, frames = codec.at(quality), moving_latents(4, 13, 11, 4)
     streams, states = written(codec, frames)
     for threads in (1, 2):
         before = torch.get_num_threads()
@@ -195,7 +178,7 @@ def test_both_sides_come_to_the_same_state(codec, quality):
 
 
 def test_symbols_by_tiles_are_the_same_symbols(codec, monkeypatch):
-    frames = clip_latents((70, 53), 2)
+    frames = moving_latents(4, 70, 53, 2)
     whole, _ = written(codec, frames)
     monkeypatch.setattr(halves, "EXACT_TILE", 16)
     assert written(codec, frames)[0] == whole
@@ -233,7 +216,7 @@ def test_a_damaged_predicted_frame(tmp_path, folder, monkeypatch):
 
 
 def test_estimated_bits_are_those_of_real_bytes(codec):
-    codec, frames = codec.at(1), [0.5 * frame for frame in clip_latents((64, 60), 3)]  # without escapes
+    codec, frames = codec.at(1), [0.5 * frame for frame in moving_latents(4, 64, 60, 3)]  # without escapes
     _, estimate, _ = codec.rollout(torch.stack(frames, 1), codec.rate)
     streams, states = written(codec, frames)
     counted = Count()
@@ -249,7 +232,7 @@ def test_an_untrained_frame_of_what_stands_still_costs_almost_nothing(folder):
     images = [load_codec(folder / f"live_plus_q{quality}.safetensors") for quality in (1, 2)]
     codec = small_video(images, None)
     codec.build_tables()
-    frame = clip_latents((32, 32), 1)[0]
+    frame = moving_latents(4, 32, 32, 1)[0]
     streams, states = written(codec.at(2), [frame] * 4)
     assert len(streams[1]) < 0.25 * len(streams[0])  # its steps are finer
     assert max(len(stream) for stream in streams[2:]) < 0.05 * len(streams[0])
@@ -259,7 +242,7 @@ def test_an_untrained_frame_of_what_stands_still_costs_almost_nothing(folder):
 def test_the_network_lowers_the_rate_of_what_moves(folder):
     """A few steps of training by ``rollout``, and the real bytes of what follows shrink."""
     images = [load_codec(folder / f"live_plus_q{quality}.safetensors") for quality in (1, 2)]
-    frames = torch.stack(clip_latents((32, 32), 3), 1)
+    frames = torch.stack(moving_latents(4, 32, 32, 3), 1)
 
     def size(codec: LiveVideo) -> int:
         codec.build_tables()
@@ -280,7 +263,7 @@ def test_the_network_lowers_the_rate_of_what_moves(folder):
 
 def test_rollout_is_differentiable_through_time(codec):
     torch.manual_seed(0)
-    latents = torch.stack(clip_latents((16, 16), 3), 1).clone().requires_grad_(True)
+    latents = torch.stack(moving_latents(4, 16, 16, 3), 1).clone().requires_grad_(True)
     model = small_video(list(codec.images)).train()
     frames = model.rollout(latents, 1)
     assert [frame.latents.shape for frame in frames] == [(1, 4, 16, 16)] * 3
@@ -318,7 +301,7 @@ def test_images_that_do_not_fit_are_refused(codec):
 
 def test_memory_does_not_grow_with_the_length(codec):
     """What a frame leaves to the next one is as large after many frames as after two."""
-    frames = clip_latents((8, 8), 8)
+    frames = moving_latents(4, 8, 8, 8)
     _, states = written(codec, frames)
     sizes = [sum(t.untyped_storage().nbytes() for t in (s.y_hat, s.latents)) for s in islice(states, 1, None)]
     assert len(set(sizes)) == 1

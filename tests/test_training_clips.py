@@ -12,8 +12,9 @@ from conftest import photo
 from films import DEFAULT, FRAMES, TRAINING, make_clip, training_clips
 
 from live.errors import InputError
+from live.files import clip_files
 from live.media import to_tensor
-from training.clips import CUT_SHARE, Clips, clip_files, cuts_in, split, steps_of
+from training.clips import CUT_SHARE, Clips, cuts_in, split, steps_of
 from training.data import Share
 from training.motion import Motion, moving, oval, shown
 

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from live.errors import InputError
-from live.files import picture_files
-from live.video.commands import CLIP_SUFFIXES
+from live.files import clip_files, picture_files
 from live.video.source import open_source
 
 from .data import ALONE, VALIDATION_CROP, Photos, Share, is_validation
@@ -36,16 +35,6 @@ size, which takes away the artefacts that published clips have."""
 def is_held_out(path: Path) -> bool:
     """Whether a clip belongs to the held-out 15 %, by its name's hash."""
     return is_validation(path, VALIDATION_SHARE)
-
-
-def clip_files(folder: str | Path) -> list[Path]:
-    """All clips in a folder, by suffix, sorted; InputError when there are none."""
-    if not Path(folder).is_dir():
-        raise InputError(f"{folder} is not a folder")
-    files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in CLIP_SUFFIXES and path.is_file())
-    if not files:
-        raise InputError(f"no clips in {folder}")
-    return files
 
 
 def read_clips(files: list[Path], most_bytes: int) -> list[Tensor]:

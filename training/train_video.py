@@ -109,8 +109,8 @@ class VideoStage:
         pictures = [load_codec(path) for path in images]
         torch.manual_seed(config.schedule.seed)
         self.model = untrained_codec(config.codec, config.model, pictures)
-        self.model.attach(pictures)
         if init:
+            self.model.attach(pictures)
             self._take(init)
         else:
             self.model.start_from(*pictures)

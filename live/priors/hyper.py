@@ -170,3 +170,18 @@ def selected(raw: Tensor) -> tuple[Tensor, Tensor]:
 def bits(likelihoods: Tensor) -> Tensor:
     """Information content in bits, summed: -sum(log2 p)."""
     return -torch.log2(likelihoods).sum()
+
+
+def bits_as_coded(gaussian: GaussianConditional, y: Tensor, means: Tensor, scales: Tensor) -> Tensor:
+    """Bits of y's symbols, all (B, c, h, w), as they will be coded, summed; to the scales their gradient, to means and y that of
+    noise while ``gaussian`` is in training.
+
+    For predicted frames: where nothing moves all symbols are 0 at the smallest scales, and noise would make these learn to
+    be larger.
+    """
+    _, rounded = gaussian(y, scales, means.detach(), training=False)
+    if not gaussian.training:
+        return bits(rounded)
+    _, noisy = gaussian(y, scales.detach(), means)
+    smooth = bits(noisy)
+    return bits(rounded) + smooth - smooth.detach()

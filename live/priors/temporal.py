@@ -36,6 +36,7 @@ from .hyper import (
     Estimate,
     anchor_mask,
     bits,
+    bits_as_coded,
     half,
     round_ste,
     scale_table,
@@ -50,8 +51,6 @@ Z_SPREAD = 0.05
 FARTHEST = 1 << 20
 """Largest magnitude, in units of 1 / ``MEAN_PRECISION``, that y is predicted from: what symbols can be, so that no chain of
 frames leaves 32 bits."""
-
-
 FINENESS = 1.3
 """How many steps of a predicted frame take the place of an intra frame's, at first."""
 
@@ -110,6 +109,7 @@ class TemporalHyperprior(nn.Module):
         return self.h_a(torch.cat([inward(y - before), inward(before)], 1))
 
     def features(self, z_hat: Tensor, before: Tensor, quality: int) -> Tensor:
+        """Rounded z (B, n_z, h/4, w/4) and the decoded y of the frame before, (B, c, h, w) -> features (B, n, h, w)."""
         entered = self.enter(self.inward[quality](before)) + self.vectors[quality][:, None, None]
         return self.blocks(self.sum(entered, self.h_s(z_hat)))
 
@@ -127,7 +127,7 @@ class TemporalHyperprior(nn.Module):
         return means, self.scale_bound(indices).clamp(max=SCALE_LEVELS - 1)
 
     def forward(self, y: Tensor, before: Tensor, quality: int) -> Estimate:
-        """Differentiable estimate: noise for the rate, straight-through rounding for y_hat (Minnen & Singh 2020)."""
+        """Differentiable estimate (see ``bits_as_coded``), straight-through rounding for y_hat (Minnen & Singh 2020)."""
         z = self.analyse(y, before, quality)
         _, z_likelihoods = self.entropy_bottleneck(z)
         features = self.features(round_ste(z), before, quality)
@@ -137,19 +137,7 @@ class TemporalHyperprior(nn.Module):
         seen = self.parameters_of(features, before, quality, torch.where(mask, y_hat - before, 0.0))
         means, indices = torch.where(mask, means, seen[0]), torch.where(mask, indices, seen[1])
         y_hat = torch.where(mask, y_hat, round_ste(y - means) + means)
-        return Estimate(y_hat, self._bits(y, means, scales_of(indices)), bits(z_likelihoods))
-
-    def _bits(self, y: Tensor, means: Tensor, scales: Tensor) -> Tensor:
-        """Bits of y's symbols, as they will be coded, and to the scales their gradient; to means and y that of noise.
-
-        Where nothing moves all symbols are 0 at the smallest scales; noise would make these learn to be larger.
-        """
-        _, rounded = self.gaussian(y, scales, means.detach(), training=False)
-        if not self.training:
-            return bits(rounded)
-        _, noisy = self.gaussian(y, scales.detach(), means)
-        smooth = bits(noisy)
-        return bits(rounded) + smooth - smooth.detach()
+        return Estimate(y_hat, bits_as_coded(self.gaussian, y, means, scales_of(indices)), bits(z_likelihoods))
 
 
 class ExactTemporal:

@@ -31,7 +31,7 @@ from .hyper import (
     SCALE_MIN,
     SCALE_STEP,
     anchor_mask,
-    bits,
+    bits_as_coded,
     round_ste,
     scale_table,
     scales_of,
@@ -72,7 +72,10 @@ class TwoPass(nn.Module):
         self.head.bias[: self.channels] = steps
 
     def forward(self, y: Tensor, before: Tensor, adaptor: int) -> Estimate:
-        """Differentiable estimate, straight-through rounding for y_hat (Minnen & Singh 2020). before: decoded y (B, N, h, w)."""
+        """Differentiable estimate (see ``bits_as_coded``), straight-through rounding for y_hat (Minnen & Singh 2020).
+
+        before: decoded y of the frame before, (B, N, h, w); adaptor: which of them it passes.
+        """
         base, features = self.context(before, adaptor)
         spread, z_bits, vq_loss = self.tokens(y, features)
         fused = self.fusion(torch.cat([spread, features], 1))
@@ -85,19 +88,7 @@ class TwoPass(nn.Module):
         means, indices = means + more_means, indices + more_indices
         u_hat = torch.where(mask, u_hat, round_ste(u - means) + means)
         scales = scales_of(self.scale_bound(indices).clamp(max=SCALE_LEVELS - 1))
-        return Estimate(base + u_hat * steps, self._bits(u, means, scales), z_bits, vq_loss)
-
-    def _bits(self, u: Tensor, means: Tensor, scales: Tensor) -> Tensor:
-        """Bits of the symbols as they will be coded; to the scales their gradient, to means and u that of noise.
-
-        Where nothing moves all symbols are 0 at the smallest scales; noise would make these learn to be larger.
-        """
-        _, rounded = self.gaussian(u, scales, means.detach(), training=False)
-        if not self.training:
-            return bits(rounded)
-        _, noisy = self.gaussian(u, scales.detach(), means)
-        smooth = bits(noisy)
-        return bits(rounded) + smooth - smooth.detach()
+        return Estimate(base + u_hat * steps, bits_as_coded(self.gaussian, u, means, scales), z_bits, vq_loss)
 
 
 class ExactTwoPass:

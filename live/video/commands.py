@@ -12,14 +12,10 @@ from ..checkpoints import facts_of
 from ..commands import FILE_SUFFIX, check_suffix
 from ..container import CLIP_VERSION, MAGIC
 from ..errors import DamagedFile, InputError, naming
-from ..files import check_output, require_file
+from ..files import CLIP_SUFFIXES, check_output, require_file
 from .container import ClipReader
 from .properties import MATRICES
 
-CLIP_SUFFIXES = frozenset([
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".y4m", ".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".wmv",
-    ".asf", ".flv", ".ogv", ".3gp", ".mxf", ".nut", ".ivf", ".h264", ".264", ".h265", ".265", ".hevc", ".obu", ".vvc", ".dv",
-])  # fmt: skip
 MANY = 20
 """Damaged frames that are listed."""
 
@@ -79,10 +75,11 @@ def compress(args: Namespace) -> int:
 def decompress(args: Namespace) -> int:
     """live decompress: a clip; exit code 1 when frames were lost, which --salvage alone allows."""
     output = args.output or args.input.with_suffix(".mp4")
-    from . import api
     from .sink import check_clip_output
 
     check_clip_output(output, args.force)
+    from . import api  # seconds of loading, for which no refusal need wait
+
     done = api.decompress_clip(
         args.input, output, checkpoint=args.checkpoint, vae=args.vae, salvage=args.salvage, lossless=args.lossless,
         max_pixels=args.max_pixels, max_frames=args.max_frames, progress=True,

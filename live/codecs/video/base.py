@@ -26,8 +26,8 @@ INTRA_PERIOD = 96
 
 
 class State(NamedTuple):
-    """What a frame leaves to the next one, at the padded size: the decoded y as ``walk`` gives it, exact; the decoded latents
-    (1, c, h, w) float32; how many frames ago the last intra frame was, 0 for itself."""
+    """What a frame leaves to the next one, at the padded size: the decoded y as ``walk`` or ``walk_predicted`` gives it, exact;
+    the decoded latents (1, c, h, w) float32; how many frames ago the last intra frame was, 0 for itself."""
 
     y_hat: Tensor
     latents: Tensor

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from ...coder import SYMBOL_LIMIT, Port
-from ...container import CLIP_LEVELS
+from ...container import CLIP_LEVELS, check_quality
 from ...depthconv import Context, pointwise
-from ...errors import ConfigError, DamagedFile, InputError, ModelError
+from ...errors import ConfigError, InputError, ModelError
 from ...nets import identity_init
 from ...priors.exact import UNIT, to_fixed
 from ...priors.fourpart import HYPER_FACTOR, Estimate
@@ -133,8 +133,10 @@ class GlcVideo(VideoCodec):
             raise ModelError(f"{self.name} codes intra frames by one codec of {self.config.rates} rates")
 
     @torch.no_grad()
-    def start_from(self, glc: Glc) -> None:
-        """Transform and quantise as a trained codec of pictures does on the whole; ConfigError when it has another shape."""
+    def start_from(self, *images: LatentCodec) -> None:
+        """Transform and quantise as the trained codec of pictures does on the whole; ConfigError when it has another shape."""
+        super().start_from(*images)
+        glc = self.images[0]
         try:
             for own, its in ((self.g_a, glc.g_a), (self.g_s, glc.g_s)):
                 own.transform.load_state_dict(its.state_dict())
@@ -171,8 +173,7 @@ class GlcVideo(VideoCodec):
         return 1 + round(self.rate * self._steps)
 
     def at_byte(self, byte: int) -> GlcVideo:
-        if not 1 <= byte <= 1 + (CLIP_LEVELS if self.highest else 0):
-            raise DamagedFile("the file is damaged: its codec does not have the quality that it states")
+        check_quality(byte, CLIP_LEVELS if self.highest else 0)
         return self.at(min((byte - 1) / self._steps, self.highest))
 
     def estimated(self, latents: Tensor, before: State, rate: float) -> tuple[State, Estimate]:
@@ -187,7 +188,9 @@ class GlcVideo(VideoCodec):
     def rollout(self, latents: Tensor, rate: int) -> list[FrameEstimate]:
         with torch.no_grad():
             decoded, estimate = self.images[0].estimated(latents[:, 0], rate)
-        frames, state = [FrameEstimate(decoded, *estimate[1:])], State(estimate.y_hat, decoded, 0)
+        # Frames later than a rollout is long have adaptors of their own: half of the rollouts begin as if a pattern had passed.
+        position = len(PATTERN) if self.training and torch.rand(()) < 0.5 else 0
+        frames, state = [FrameEstimate(decoded, *estimate[1:])], State(estimate.y_hat, decoded, position)
         for frame in latents.unbind(1)[1:]:
             state, estimate = self.estimated(frame, state, rate)
             frames.append(FrameEstimate(state.latents, *estimate[1:]))
