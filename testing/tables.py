@@ -1,4 +1,4 @@
-"""The README's tables of exactness, GLC's parts, hostile files, sizes and speed, as Markdown, from results/.
+"""The README's tables of exactness, GLC's parts, hostile files, sizes, lengths and speed, as Markdown, from results/.
 
 ``testing.figures`` puts them into the README; the commands that make the files stand above each table.
 """
@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import exactness, fuzz, glc, results, sizes
+from . import exactness, fuzz, glc, lengths, results, sizes
 from .bdrate import matrix, matrix_markdown
 
 OPTIONS = {"fuzz": "--count 100000 ", "speed": "--threads 2 "}
@@ -57,6 +57,7 @@ def texts(folder: Path) -> list[str]:
         ("glc", "What the parts of GLC's files cost over the Kodak photos", lambda facts: glc.table(facts["rows"])),
         ("fuzz", "Damaged and hostile files, by layer, and what became of them", fuzz.text),
         ("sizes", "Size, time and memory, as whole processes", lambda facts: sizes.table(facts["rows"])),
+        ("lengths", "Clips of 64 x 48 by length, as whole processes", lambda facts: lengths.table(facts["rows"])),
         ("speed", "Speed by stage, medians", speed_text),
     ):
         path = folder / f"{name}.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from live.command import run
 from live.errors import InputError, ModelError
-from testing import clip_bdrate, clip_figures, clip_results, clips
+from testing import clip_bdrate, clip_figures, clip_results, clips, lengths
 from testing.clip_anchors import CLIP_ANCHORS
 from testing.clip_bdrate import clip_bd_rates, mean_bd_rate
 from testing.clip_codecs import CLIP_OURS, clip_codec_of
@@ -227,3 +228,16 @@ def test_commands_on_a_table(tmp_path, capsys):
     )
     assert "| x265 medium, low delay | 0.4000 / 0.3600 / 0.3071 |" in text and "live_video" not in text
     assert not clip_figures.measured(tmp_path / "elsewhere")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_live")
+def test_lengths_are_measured(capsys):
+    """Whole processes: seven times the frames take more bytes and no more memory."""
+    assert lengths.main(["--frames", "8,56", "--codecs", "live_plus", "--json"]) == 0
+    short, long = json.loads(capsys.readouterr().out)["rows"]
+    assert (short["frames"], long["frames"]) == (8, 56) and 4 * short["bytes"] < long["bytes"] < 9 * short["bytes"]
+    for verb in ("compress", "decompress"):
+        assert long[f"{verb}_mib"] < 1.1 * short[f"{verb}_mib"]
+    assert lengths.table([short, long]).count("| live_plus |") == 2
+    assert run(lambda: lengths.main(["--frames", "8,none"])) == 2 and "whole numbers" in capsys.readouterr().err
