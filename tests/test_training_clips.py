@@ -16,7 +16,7 @@ from live.files import clip_files
 from live.media import to_tensor
 from training.clips import CUT_SHARE, Clips, cuts_in, split, steps_of
 from training.data import Share
-from training.motion import Motion, moving, oval, shown
+from training.motion import SPLICED_SHARE, Motion, moving, oval, shown
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +112,27 @@ def test_what_passes_in_front_moves_as_one_piece():
 
 def test_photos_in_motion_keep_their_pixels():
     random = np.random.default_rng(0)
-    films = [moving(pixels(1), pixels(2), random, 4, 64) for _ in range(20)]
+    films = [moving(pixels(1), pixels(2), random, 4, 64) for _ in range(60)]
     assert all(film.shape == (4, 3, 64, 64) and film.dtype == torch.uint8 for film in films)
     speeds = [(film[1:].float() - film[:-1].float()).abs().mean().item() for film in films]
     assert min(speeds) == 0 and max(speeds) > 5, "some stand still, some are fast"
+
+
+def test_a_share_of_the_photos_in_motion_is_cut(monkeypatch):
+    """At a cut every pixel may change, once; how often there is one is what the share says."""
+    monkeypatch.setattr("training.motion.drawn", lambda random: Motion())
+    monkeypatch.setattr("training.motion.OCCLUDED_SHARE", 0.0)
+    random = np.random.default_rng(0)
+    changes = []
+    for _ in range(200):
+        film = moving(
+            torch.zeros(3, 70, 80, dtype=torch.uint8), torch.full((3, 70, 80), 255, dtype=torch.uint8), random, 4, 64
+        )
+        changes.append((film[1:] != film[:-1]).flatten(1).float().mean(1))
+    changes = torch.stack(changes)
+    assert set(changes.unique().tolist()) == {0.0, 1.0} and changes.sum(1).max() == 1
+    assert (changes.sum(0) > 0).all(), "anywhere"
+    assert 0.5 * SPLICED_SHARE < changes.sum() / 200 < 1.5 * SPLICED_SHARE
 
 
 def test_clips_that_do_not_do_are_refused(clips, photos, tmp_path):

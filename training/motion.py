@@ -1,4 +1,5 @@
-"""Photos set in motion: smooth pans, zooms and turns of one photo, and a piece of another that passes in front of it.
+"""Photos set in motion: smooth pans, zooms and turns of one photo, and a piece of another that passes in front of it;
+now and then a cut.
 
 What a moving thing shows at the point p of frame t, both counted from the middle, is what it shows in the middle frame
 at the point ``Motion.path`` gives: the shift undone first, then turn and zoom.
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-STILL_SHARE, OCCLUDED_SHARE = 0.2, 0.5
-"""How often a thing does not move at all, and how often something passes in front of the photo."""
-FASTEST_PAN, FASTEST_ZOOM, FASTEST_TURN = 12.0, 0.04, 0.04
+STILL_SHARE, OCCLUDED_SHARE, SPLICED_SHARE = 0.2, 0.5, 0.15
+"""How often a thing does not move at all, how often something passes in front of the photo, and how often there is a cut."""
+FASTEST_PAN, FASTEST_ZOOM, FASTEST_TURN = 16.0, 0.04, 0.04
 """The limits of speed a frame: px, logarithm of the size, radians. Most things are far slower."""
 SHRUNK = 1.75
 """Photos are shown reduced by up to this, which keeps the detail that moving by fractions of a pixel would lose."""
@@ -69,12 +70,24 @@ def shown(photo: Tensor, points: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def moving(photo: Tensor, other: Tensor, random: np.random.Generator, frames: int, side: int) -> Tensor:
-    """Photos (3, H, W) uint8 -> (frames, 3, side, side) uint8: the one in motion, the other perhaps in front of it."""
+    """Photos (3, H, W) uint8 -> (frames, 3, side, side) uint8: the one in motion, the other perhaps in front of it.
+
+    At a cut they change places, both in other motion.
+    """
+    film = scene(photo, other, random, frames, side)
+    if random.random() < SPLICED_SHARE:
+        first = int(random.integers(1, frames))
+        film = torch.cat((film[:first], scene(other, photo, random, frames, side)[first:]))
+    return film.round().clamp(0, 255).to(torch.uint8)
+
+
+def scene(photo: Tensor, other: Tensor, random: np.random.Generator, frames: int, side: int) -> Tensor:
+    """One photo in motion, (frames, 3, side, side) float32 in 0 to 255, and perhaps a piece of the other in front of it."""
     film = shown(photo, drawn(random).path(frames, side), random)
     if random.random() < OCCLUDED_SHARE:
         points = drawn(random).path(frames, side)
         film = torch.lerp(film, shown(other, points, random), oval(points, random))
-    return film.round().clamp(0, 255).to(torch.uint8)
+    return film
 
 
 def oval(points: Tensor, random: np.random.Generator) -> Tensor:
