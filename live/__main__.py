@@ -34,6 +34,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="every N-th frame of a clip stands alone, where others are predicted; default: 96",
     )
+    compress.add_argument(
+        "--no-scene-cuts",
+        action="store_true",
+        help="of a clip, predict a frame also where an intra frame would take fewer bytes",
+    )
     compress.set_defaults(run=_compress)
 
     decompress = verbs.add_parser("decompress", help=".live -> picture (or clip, or latents, if it holds such)")
@@ -92,7 +97,9 @@ def _codec_choice(parser: argparse.ArgumentParser, dial: argparse._MutuallyExclu
         help="quality, of glc fractions too (see live models); default: middle",
     )
     parser.add_argument(
-        "--codec", metavar="NAME", help="live_plus (default), glc for the lowest rates; of clips live_video (default), glc_video"
+        "--codec",
+        metavar="NAME",
+        help="live_plus (default), glc for the lowest rates; of clips live_video (default), glc_video",
     )
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="a codec checkpoint of your own")
     parser.add_argument("--vae", metavar="NAME", help="autoencoder: name, folder or hub id; default: the codec's own")
@@ -121,6 +128,8 @@ def _compress(args: argparse.Namespace) -> int:
         return clips.compress(args)
     if args.intra_period is not None:
         raise InputError(f"{args.input} is no clip; --intra-period is for clips")
+    if args.no_scene_cuts:
+        raise InputError(f"{args.input} is no clip; --no-scene-cuts is for clips")
     return commands.compress(args)
 
 

@@ -21,18 +21,21 @@ from .ours import _timed_autoencoder
 
 @dataclass(frozen=True)
 class ClipOurs:
-    """A codec of ours with its embedded checkpoints, as a ``ClipPeer``; the setting is the quality."""
+    """A codec of ours with its embedded checkpoints, as a ``ClipPeer``; the setting is the quality. scene_cuts: with intra
+    frames, too, where they take fewer bytes; else the first one alone."""
 
     name: str
     label: str
+    codec: str
+    scene_cuts: bool = False
     suffix = ".live"
     runs_programs = False
 
     @property
     def _checkpoints(self) -> list[Checkpoint]:
-        found = [checkpoint for checkpoint in embedded_checkpoints() if checkpoint.card["codec"] == self.name]
+        found = [checkpoint for checkpoint in embedded_checkpoints() if checkpoint.card["codec"] == self.codec]
         if not found:
-            raise ModelError(f"there are no embedded {self.name} checkpoints; train them (see the README)")
+            raise ModelError(f"there are no embedded {self.codec} checkpoints; train them (see the README)")
         return found
 
     @property
@@ -47,7 +50,7 @@ class ClipOurs:
 
     def encode(self, frames: Iterable[Image.Image], rate: Fraction, path: Path, setting: float) -> None:
         vae = _timed_autoencoder(self._checkpoints[0].path)
-        live.compress_clip(frames, path, setting, codec=self.name, vae=vae, fps=rate)
+        live.compress_clip(frames, path, setting, codec=self.codec, vae=vae, fps=rate, scene_cuts=self.scene_cuts)
 
     def decode(self, path: Path) -> Iterator[Image.Image]:
         vae = _timed_autoencoder(by_identity(_header(path).model).path)
@@ -67,10 +70,12 @@ def _header(path: Path) -> ClipHeader:
 CLIP_OURS: dict[str, ClipOurs] = {
     codec.name: codec
     for codec in (
-        ClipOurs("live_video", "LIVE-video (ours)"),
-        ClipOurs("glc_video", "GLC-video (ours)"),
-        ClipOurs("live_plus", "LIVE+ frame by frame (ours)"),
-        ClipOurs("glc", "GLC frame by frame (ours)"),
+        ClipOurs("live_video", "LIVE-video (ours)", "live_video"),
+        ClipOurs("live_video_cuts", "LIVE-video, scene cuts (ours)", "live_video", scene_cuts=True),
+        ClipOurs("glc_video", "GLC-video (ours)", "glc_video"),
+        ClipOurs("glc_video_cuts", "GLC-video, scene cuts (ours)", "glc_video", scene_cuts=True),
+        ClipOurs("live_plus", "LIVE+ frame by frame (ours)", "live_plus"),
+        ClipOurs("glc", "GLC frame by frame (ours)", "glc"),
     )
 }
 

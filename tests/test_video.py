@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import photo
-from films import Differences, frames_of, live_clip, make_clip, moving, psnr
+from films import DEFAULT, Differences, frames_of, live_clip, make_clip, moving, psnr
 from PIL import Image
 from test_cli import refused
 
@@ -92,6 +92,25 @@ def test_the_intra_period_is_chosen(tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match=r"must be 1 to 2147483647 frames, not 2\.5"):
         live.compress_clip(tmp_path / "a.mp4", tmp_path / "a.live", intra_period=2.5)
     assert not (tmp_path / "a.live").exists()
+
+
+def test_a_frame_that_is_dear_to_predict_becomes_an_intra_frame(tmp_path, monkeypatch, capsys):
+    """At a cut, once; decoding may begin there."""
+    monkeypatch.setattr(clips, "clip_codec", Differences)
+    make_clip(tmp_path / "a.mp4", "-vf", "negate=enable='gte(n,4)'", *DEFAULT, count=9)
+    size = {}
+    for options, intra in (((), [0, 4]), (("--no-scene-cuts",), [0])):
+        common = ["--quality", "2", "--force", "--verify", "--intra-period", "6"]
+        assert main(["compress", str(tmp_path / "a.mp4"), *common, *options]) == 0
+        size[options] = (tmp_path / "a.live").stat().st_size
+        with open(tmp_path / "a.live", "rb") as file:
+            numbers = [frame.number for frame in ClipReader(file).frames() if frame.intra]
+        assert numbers == [*intra, *([6] if options else [])], "the period counts from the cut"
+        whole = frames_of(tmp_path / "a.live")
+        assert all((a == b).all() for a, b in zip(whole[5:], frames_of(tmp_path / "a.live", start=5), strict=True))
+    assert size[()] < size[("--no-scene-cuts",)]
+    photo(20, 20).save(tmp_path / "a.png")
+    assert "is no clip" in refused(capsys, "compress", tmp_path / "a.png", "--no-scene-cuts")
 
 
 def test_an_intra_period_is_refused_where_it_means_nothing(tmp_path, capsys):

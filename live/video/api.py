@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image
 from torch import Tensor
@@ -66,6 +66,7 @@ def compress_clip(
     fps: Fraction | str | float | None = None,
     alpha: str | None = None,
     intra_period: int | None = None,
+    scene_cuts: bool = True,
     max_pixels: int = MAX_PIXELS,
     verify: bool = False,
     progress: bool = False,
@@ -75,16 +76,16 @@ def compress_clip(
     source, fps, alpha, max_pixels: see ``live.video.source.open_source``; fps is needed where the source has no frame
     rate of its own. Pictures in a row are asked for in another thread. codec: "live_video" where it is embedded, else
     "live_plus", frame by frame. quality, checkpoint, vae: as for ``live.compress``. intra_period: of a codec that predicts
-    frames, how many are decoded at most to reach any one of them; the codec's own by default. verify: decode what was
-    written before it counts. progress: on stderr. Raises InputError, ModelError, OutputError, or DecodeMismatch where
-    verify fails.
+    frames, how many are decoded at most to reach any one of them; the codec's own by default. scene_cuts: make a frame an
+    intra frame, too, where that takes fewer bytes than to predict it. verify: decode what was written before it counts.
+    progress: on stderr. Raises InputError, ModelError, OutputError, or DecodeMismatch where verify fails.
     """
     output = Path(output)
     chosen = _codec(quality, checkpoint, codec or (clip_codec_name() if checkpoint is None else None))
     coder, autoencoder = with_intra_period(clip_codec(chosen), intra_period), _autoencoder(chosen, vae)
     clip = open_source(source, fps, alpha, max_pixels)
     with replacing(output) as (file, temporary):
-        count = _encode(clip, chosen, coder, autoencoder, file, progress)
+        count = _encode(clip, chosen, coder, autoencoder, file, scene_cuts, progress)
         file.close()
         if verify:
             _verify(temporary, checkpoint, vae, max_pixels)
@@ -250,24 +251,48 @@ class ClipFrames(Iterator[Image.Image]):
         return decode_picture(self._autoencoder, latents, (clip.width, clip.height), self._geometry)
 
 
+class _Coded(NamedTuple):
+    """A frame's stream, the CRC-32 over its symbols, whether it is an intra frame, and the codec's state behind it."""
+
+    stream: bytes
+    crc: int
+    intra: bool
+    state: Any
+
+
 def _encode(
-    clip: Source, codec: Codec, coder: ClipCodec, autoencoder: Autoencoder, file: BinaryIO, progress: bool
+    clip: Source,
+    codec: Codec,
+    coder: ClipCodec,
+    autoencoder: Autoencoder,
+    file: BinaryIO,
+    scene_cuts: bool,
+    progress: bool,
 ) -> int:
     """Write a clip's frames; returns how many there were."""
-    writer, state = None, None
+    writer, state, since, dear = None, None, 0, 0
     analysed = (encode_picture(autoencoder, frame) for frame in clip.frames())
     with closing(ahead(analysed)) as frames:
         for latents, geometry in _watched(frames, clip.count, progress):
             if writer is None:
                 writer = ClipWriter(file, _header(clip, codec, coder.intra_period, autoencoder, geometry))
-            intra = writer.count % coder.intra_period == 0
-            port = Write()
-            state = coder.encode(port, latents, None if intra else state)
-            writer.add(port.stream(), port.crc, intra)
+            coded = _coded(coder, latents, state if since % coder.intra_period else None)
+            if scene_cuts and not coded.intra and len(coded.stream) > dear:
+                coded = min(coded, _coded(coder, latents, None), key=lambda each: len(each.stream))
+            if coded.intra:
+                since, dear = 0, len(coded.stream)
+            writer.add(coded.stream, coded.crc, coded.intra)
+            state, since = coded.state, since + 1
     if writer is None:
         raise InputError("the clip holds no frames")
     writer.finish()
     return writer.count
+
+
+def _coded(coder: ClipCodec, latents: Tensor, state: Any) -> _Coded:
+    port = Write()
+    following = coder.encode(port, latents, state)
+    return _Coded(port.stream(), port.crc, state is None, following)
 
 
 def _watched(frames: Iterator[Item], count: int | None, progress: bool) -> Iterator[Item]:

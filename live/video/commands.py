@@ -65,7 +65,8 @@ def compress(args: Namespace) -> int:
 
     done = api.compress_clip(
         args.input, output, args.quality, codec=args.codec, checkpoint=args.checkpoint, vae=args.vae, fps=args.fps,
-        alpha=args.alpha, intra_period=args.intra_period, max_pixels=args.max_pixels, verify=args.verify, progress=True,
+        alpha=args.alpha, intra_period=args.intra_period, scene_cuts=not args.no_scene_cuts, max_pixels=args.max_pixels,
+        verify=args.verify, progress=True,
     )  # fmt: skip
     _say(args.input, done.notes)
     print(f"{output}: {done.frames} frames, {done.bytes} bytes, {done.bpp:.4f} bpp")
