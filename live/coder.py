@@ -14,8 +14,8 @@ import zlib
 from abc import ABC, abstractmethod
 
 import numpy as np
-from compressai.ans import BufferedRansEncoder, RansDecoder
 
+from .borrowed import BufferedRansEncoder, RansDecoder
 from .errors import DamagedFile, InputError
 from .priors.tables import PRECISION, Tables
 

@@ -71,7 +71,9 @@ def clip(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("size", [(1, 1), (70, 50)])
 def test_there_and_back_by_the_api(tmp_path, size):
-    done = live.compress_clip(moving(*size, 5), tmp_path / "a.live", 1.5, codec="glc_video", fps=25, verify=True, scene_cuts=False)
+    done = live.compress_clip(
+        moving(*size, 5), tmp_path / "a.live", 1.5, codec="glc_video", fps=25, verify=True, scene_cuts=False
+    )
     assert (done.frames, done.width, done.height) == (5, *size)
     with open(tmp_path / "a.live", "rb") as file:
         reader = ClipReader(file)

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from compressai.models.google import ScaleHyperprior
-from compressai.models.utils import conv, deconv
 from torch import Tensor, nn
 
+from ..borrowed import ScaleHyperprior, conv, deconv
 from ..coder import Port
 from ..errors import ModelError
 from ..priors.exact import LIMIT, UNIT, exact, to_fixed

@@ -15,10 +15,9 @@ import math
 from typing import NamedTuple
 
 import torch
-from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-from compressai.ops import LowerBound
 from torch import Tensor, nn
 
+from ..borrowed import EntropyBottleneck, GaussianConditional, LowerBound
 from ..depthconv import UpsampleBlock, depth_conv_block, pointwise
 from ..nets import conv
 from .exact import LIMIT, UNIT, exact_twin, to_fixed

@@ -17,10 +17,9 @@ import math
 from typing import NamedTuple
 
 import torch
-from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-from compressai.ops import LowerBound
 from torch import Tensor, nn
 
+from ..borrowed import EntropyBottleneck, GaussianConditional, LowerBound
 from ..nets import conv, upsample2, zero_init
 from .exact import FRACTION, LIMIT, UNIT, exact, shift_right, to_fixed
 

@@ -11,9 +11,9 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from compressai._CXX import pmf_to_quantized_cdf
-from compressai.entropy_models import EntropyBottleneck
 from torch import Tensor
+
+from ..borrowed import EntropyBottleneck, pmf_to_quantized_cdf
 
 PRECISION = 16
 TAIL_MASS = 1e-5

@@ -20,10 +20,9 @@ from __future__ import annotations
 import math
 
 import torch
-from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-from compressai.ops import LowerBound
 from torch import Tensor, nn
 
+from ..borrowed import EntropyBottleneck, GaussianConditional, LowerBound
 from ..depthconv import depth_conv_block, pointwise
 from ..nets import Sum, conv, zero_init
 from .exact import FRACTION, LIMIT, UNIT, exact, exact_twin, shift_right, to_fixed

@@ -17,10 +17,9 @@ from __future__ import annotations
 import math
 
 import torch
-from compressai.entropy_models import GaussianConditional
-from compressai.ops import LowerBound
 from torch import Tensor, nn
 
+from ..borrowed import GaussianConditional, LowerBound
 from ..depthconv import Context, depth_conv_block, pointwise
 from ..nets import zero_init
 from .exact import LIMIT, UNIT, exact_twin, shift_right
