@@ -10,34 +10,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import export_small_glc, export_small_vq, perturb, photo
-from films import frames_of, moving, moving_latents, psnr, written
+from conftest import export_small_glc, export_small_vq, photo
+from films import (
+    SMALL_GLC_VIDEO,
+    export_clip_codec,
+    frames_of,
+    moving,
+    moving_latents,
+    psnr,
+    small_glc_video,
+    written,
+)
 from test_video_damage import hurt
 
 import live
-from live.checkpoints import export_codec, load_codec
+from live.checkpoints import load_codec
 from live.codecs import Glc, GlcConfig, GlcVideo, GlcVideoConfig
 from live.codecs.video.glc_video import adaptor_of, level_of
 from live.coder import Count, Read
 from live.errors import ConfigError, DamagedFile, InputError, ModelError
 from live.video.container import ClipReader
 
-SMALL = GlcVideoConfig(
-    channels=8, codebook=16, tokens=3, heads=2, context_blocks=1, transform_blocks=1, blocks=1, identity=True
-)
-
 COUNT = 26_279_424
 """Parameters of predicted frames at the published sizes."""
-
-
-def small_video(glc: Glc, seed: int | None = 0) -> GlcVideo:
-    """A small codec over ``glc``; without a seed untrained, else with random weights."""
-    torch.manual_seed(0)
-    codec = GlcVideo(SMALL)
-    codec.start_from(glc)
-    if seed is not None:
-        perturb(codec, seed)
-    return codec.eval()
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +42,7 @@ def folder(small_models: Path, tmp_path_factory) -> Path:
     shutil.copytree(small_models, folder, dirs_exist_ok=True)
     export_small_vq(folder)
     glc = export_small_glc(folder, 16)
-    card = {key: glc.card[key] for key in ("autoencoder", "autoencoder_name", "factor")}
-    export_codec(small_video(glc), folder / "glc_video.safetensors", {"quality": 0, **card})
+    export_clip_codec(small_glc_video(glc), folder / "glc_video.safetensors")
     return folder
 
 
@@ -153,12 +147,12 @@ def test_qualities(codec):
 def test_other_rates_are_refused(folder):
     glc = load_codec(folder / "glc_compact.safetensors")
     with pytest.raises(ModelError, match="rates"):
-        GlcVideo(GlcVideoConfig(**{**SMALL.__dict__, "rates": 2})).attach([glc])
+        GlcVideo(GlcVideoConfig(**{**vars(SMALL_GLC_VIDEO), "rates": 2})).attach([glc])
 
 
 def test_rollouts_train_all_adaptors(codec):
     """Also that of the third level, which no frame has that is as near to an intra frame as a rollout is long."""
-    model, latents = small_video(codec.images[0]).train(), torch.cat(moving_latents(8, 8, 8, 4)).unsqueeze(0)
+    model, latents = small_glc_video(codec.images[0]).train(), torch.cat(moving_latents(8, 8, 8, 4)).unsqueeze(0)
     torch.manual_seed(0)
     for _ in range(8):
         sum(frame.y_bits + frame.latents.square().sum() for frame in model.rollout(latents, 1)).backward()
