@@ -1,4 +1,4 @@
-"""Moving pictures, clips of them by ffmpeg, and a codec that predicts: what the tests of video share."""
+"""Moving pictures, clips of them by ffmpeg, and codecs that predict: what the tests of video share."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from conftest import perturb
 from PIL import Image
 
 import live
+from live.checkpoints import export_codec
+from live.codecs import Glc, GlcVideo, GlcVideoConfig
+from live.codecs.video.base import VideoCodec
+from live.codecs.video.live_video import LiveVideo, LiveVideoConfig
 from live.coder import Write
 from live.video.codec import ClipCodec
 from live.video.container import ClipReader
@@ -25,6 +30,10 @@ RATE = Fraction(30000, 1001)
 DEFAULT = ("-crf", "4", "-pix_fmt", "yuv420p")
 FRAMES = 8
 """Of every clip to train on."""
+SMALL_LIVE_VIDEO = LiveVideoConfig(channels=4, width=8, blocks=2, z_channels=3, qualities=2)
+SMALL_GLC_VIDEO = GlcVideoConfig(
+    channels=8, codebook=16, tokens=3, heads=2, context_blocks=1, transform_blocks=1, blocks=1, identity=True
+)
 _NAMES = [f"clip{number}.mp4" for number in range(40)]
 HELD_OUT = next(name for name in _NAMES if is_held_out(Path(name)))
 TRAINING = [name for name in _NAMES if not is_held_out(Path(name))][:3]
@@ -129,3 +138,39 @@ def written(codec: ClipCodec, frames: list[torch.Tensor]) -> tuple[list[bytes], 
         streams.append(port.stream())
         states.append(state)
     return streams, states
+
+
+def small_live_video(images: list, seed: int | None = 0) -> LiveVideo:
+    """A small codec over two checkpoints of live_plus; without a seed untrained, else with random weights."""
+    torch.manual_seed(0)
+    codec = LiveVideo(SMALL_LIVE_VIDEO)
+    codec.start_from(*images)
+    if seed is not None:
+        perturb(codec.temporal, seed)
+        with torch.no_grad():
+            codec.temporal.h_a[-1].weight.normal_(0, 0.3)
+            codec.temporal.head.bias[codec.channels :] += 15
+    return codec.eval()
+
+
+def small_glc_video(glc: Glc, seed: int | None = 0) -> GlcVideo:
+    """A small codec over ``glc``; without a seed untrained, else with random weights."""
+    torch.manual_seed(0)
+    codec = GlcVideo(SMALL_GLC_VIDEO)
+    codec.start_from(glc)
+    if seed is not None:
+        perturb(codec, seed)
+        n, prior = codec.channels, codec.prior
+        with torch.no_grad():  # else tokens, means, steps and rows are the same nearly everywhere
+            prior.tokens.quantiser.codebook.mul_(0.3)
+            for weight in (prior.head.weight, prior.second[-1].weight):
+                weight.normal_(0, 0.1)
+                weight[-n:] *= 5
+    return codec.eval()
+
+
+def export_clip_codec(codec: VideoCodec, path: Path) -> VideoCodec:
+    """Beside its images, on their autoencoder."""
+    image = codec.images[0].card
+    card = {key: image[key] for key in ("autoencoder", "autoencoder_name", "factor")}
+    return export_codec(codec, path, {"quality": 0, **card})

@@ -13,14 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_golden import EXPECTED, FILES, GOLDEN, facts
+from test_golden import CLIPS, EXPECTED, FILES, GOLDEN, facts
 from torch.overrides import TorchFunctionMode
 
 from live.checkpoints import load_codec
 from live.registry import cache_dir
 
-ENTROPY = {"live_plus": "hyper", "live_paper": "h_s", "glc": "prior"}
-"""Where a codec's entropy networks are."""
+ALL = FILES | CLIPS
+ENTROPY = {
+    "live_plus": "hyper", "live_paper": "h_s", "glc": "prior", "live_video": "temporal.blocks", "glc_video": "prior",
+}  # fmt: skip
+"""Where a codec's entropy networks are; of live_video the others' weights shape pixels too."""
 SUMS = {
     "conv2d",
     "conv_transpose2d",
@@ -96,7 +99,7 @@ def fresh_codecs(monkeypatch):
 
 def assert_all_decode() -> None:
     expected = json.loads(EXPECTED.read_text())
-    for name in FILES:
+    for name in ALL:
         found = facts(name, (GOLDEN / f"{name}.live").read_bytes())
         assert (found["symbols"], found["count"]) == (expected[name]["symbols"], expected[name]["count"]), name
 
@@ -119,7 +122,7 @@ def test_symbols_under_another_setting(setting):
 
 @pytest.mark.parametrize("form", [{"memory_format": torch.channels_last}, {"dtype": torch.float64}], ids=str)
 def test_symbols_of_a_codec_held_in_another_form(form):
-    for name in {checkpoint for checkpoint, _ in FILES.values()}:
+    for name in {checkpoint for checkpoint, _ in ALL.values()}:
         codec = load_codec(GOLDEN / f"{name}.safetensors")
         codec.get_submodule(ENTROPY[codec.name]).to(**form)
     assert_all_decode()
@@ -153,8 +156,8 @@ OLD_TORCH, ITS_TORCHVISION = "2.6.0", "0.21.0"
 IN_THE_OTHER_RELEASE = """
 import json, sys, torch
 sys.path.insert(0, {tests!r})
-from test_golden import FILES, GOLDEN, facts
-found = {{name: facts(name, (GOLDEN / f"{{name}}.live").read_bytes())["symbols"] for name in FILES}}
+from test_golden import CLIPS, FILES, GOLDEN, facts
+found = {{name: facts(name, (GOLDEN / f"{{name}}.live").read_bytes())["symbols"] for name in FILES | CLIPS}}
 print(json.dumps({{"torch": torch.__version__, "symbols": found}}))
 """
 

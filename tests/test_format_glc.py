@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ class Networks:
         self.tensors = tensors
 
     def convolved(self, x: np.ndarray, name: str, groups: int = 1) -> np.ndarray:
-        stored, bias = (self.tensors[f"{name}.{part}"].astype(np.float64) for part in ("weight", "bias"))
+        stored = self.tensors[f"{name}.weight"].astype(np.float64)
+        bias = self.tensors.get(f"{name}.bias", np.zeros(len(stored))).astype(np.float64)
         bits = min(40, 15 - np.frexp(np.abs(stored).max())[1])
         weight = np.floor(stored * 2.0**bits + 0.5).astype(np.int64)
         offset = np.floor(bias * 2.0 ** (bits + 10) + 0.5).astype(np.int64)
@@ -75,45 +77,82 @@ def leaky(x: np.ndarray, slope: int) -> np.ndarray:
     return np.where(x < 0, (x * slope + (1 << 14)) >> 15, x)
 
 
-def shuffled(x: np.ndarray) -> np.ndarray:
-    channels, rows, columns = len(x) // 4, *x.shape[1:]
-    return x.reshape(channels, 2, 2, rows, columns).transpose(0, 3, 1, 4, 2).reshape(channels, 2 * rows, 2 * columns)
+def shuffled(x: np.ndarray, side: int = 2) -> np.ndarray:
+    channels, rows, columns = len(x) // side**2, *x.shape[1:]
+    parts = x.reshape(channels, side, side, rows, columns).transpose(0, 3, 1, 4, 2)
+    return parts.reshape(channels, side * rows, side * columns)
 
 
-def symbols_of(name: str) -> np.ndarray:
-    """Every symbol of a golden file, in coding order."""
-    checkpoint, picture = FILES[name]
-    with safe_open(str(GOLDEN / f"{checkpoint}.safetensors"), framework="np") as file:
+def selecting(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the last layers give -> means in units of 1/64, and rows."""
+    means, indices = np.split(raw, 2)
+    return (means + 8) >> 4, np.clip((indices + 512) >> 10, 0, 63)
+
+
+def entries_of(codebook: np.ndarray) -> np.ndarray:
+    return clipped(np.floor(1024 * codebook.astype(np.float64) + 0.5).astype(np.int64))
+
+
+class Symbols:
+    """Read one stream's symbols under the tables of a checkpoint; ``seen``: all of them, in coding order."""
+
+    def __init__(self, stream: bytes, tensors: dict[str, np.ndarray]):
+        self.decoder, self.tensors, self.seen = SecondDecoder(stream), tensors, []
+
+    def read(self, indices: np.ndarray, table: str) -> np.ndarray:
+        cdfs, sizes, offsets = (
+            self.tensors[f"tables.{table}.{part}"].tolist() for part in ("cdfs", "sizes", "offsets")
+        )
+        self.seen += [self.decoder.symbol(cdfs[row], sizes[row], offsets[row]) for row in indices.ravel().tolist()]
+        return np.array(self.seen[len(self.seen) - indices.size :]).reshape(indices.shape)
+
+    def read_z(self, channels: int, rows: int, columns: int) -> np.ndarray:
+        """Of channels under rows of their own, as activations."""
+        return clipped(
+            1024 * self.read(np.broadcast_to(np.arange(channels)[:, None, None], (channels, rows, columns)), "z")
+        )
+
+
+def opened(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """A checkpoint's tensors and its card."""
+    with safe_open(str(path), framework="np") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - a handle, not a dict
-        config = json.loads(file.metadata()["live_card"])["config"]
-    file, networks, n = unpack((GOLDEN / f"{name}.live").read_bytes()), Networks(tensors), config["channels"]
-    factor = 16 * 4 if picture else 4
-    rows, columns = -(-file.height // factor), -(-file.width // factor)
-    decoder, seen = SecondDecoder(file.stream), []
+        return tensors, json.loads(file.metadata()["live_card"])
 
-    def read(indices: np.ndarray, table: str) -> np.ndarray:
-        cdfs, sizes, offsets = (tensors[f"tables.{table}.{part}"].tolist() for part in ("cdfs", "sizes", "offsets"))
-        seen.append([decoder.symbol(cdfs[row], sizes[row], offsets[row]) for row in indices.ravel().tolist()])
-        return np.array(seen[-1]).reshape(indices.shape)
 
+def glc_frame(
+    symbols: Symbols, networks: Networks, config: dict, rows: int, columns: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """u in units of 1/64 and its steps in units of 1/1024, of rows x columns positions of z."""
+    n = config["channels"]
     if config["codebook"]:
-        numbers = read(np.zeros((rows, columns), int), "z").clip(0, config["codebook"] - 1)
-        entries = np.floor(1024 * tensors["prior.categorical.codebook"].astype(np.float64) + 0.5).astype(np.int64)
-        z_hat = clipped(entries)[numbers].transpose(2, 0, 1)
+        numbers = symbols.read(np.zeros((rows, columns), int), "z").clip(0, config["codebook"] - 1)
+        z_hat = entries_of(networks.tensors["prior.categorical.codebook"])[numbers].transpose(2, 0, 1)
     else:
-        z_hat = clipped(1024 * read(np.broadcast_to(np.arange(n)[:, None, None], (n, rows, columns)), "z"))
+        z_hat = symbols.read_z(n, rows, columns)
     fused = networks.fused(z_hat)
     reduced, predicted = networks.convolved(fused, "prior.reduction"), fused[n:]
     u = np.zeros((n, 4 * rows, 4 * columns), np.int64)
     for number in range(4):
         if number:
             predicted = networks.context(number, u, reduced, config["blocks"])
-        means, indices = (predicted[:n] + 8) >> 4, np.clip((predicted[n:] + 512) >> 10, 0, 63)
+        means, indices = selecting(predicted)
         places = [(slice(c, c + 1), *offsets(PLACES[number][4 * c // n])) for c in range(n)]
-        symbols = read(np.concatenate([indices[place] for place in places]), "y")
+        decoded = symbols.read(np.concatenate([indices[place] for place in places]), "y")
         for c, place in enumerate(places):
-            u[place] = 64 * symbols[c] + means[place]
-    return np.concatenate(seen)
+            u[place] = 64 * decoded[c] + means[place]
+    return u, fused[:n].clip(512)
+
+
+def symbols_of(name: str) -> np.ndarray:
+    """Every symbol of a golden file, in coding order."""
+    checkpoint, picture = FILES[name]
+    tensors, card = opened(GOLDEN / f"{checkpoint}.safetensors")
+    file = unpack((GOLDEN / f"{name}.live").read_bytes())
+    factor = 16 * 4 if picture else 4
+    symbols = Symbols(file.stream, tensors)
+    glc_frame(symbols, Networks(tensors), card["config"], -(-file.height // factor), -(-file.width // factor))
+    return np.array(symbols.seen)
 
 
 def offsets(place: int) -> tuple[slice, slice]:

@@ -10,34 +10,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import export_small_glc, export_small_vq, perturb, photo
-from films import frames_of, moving, moving_latents, psnr, written
-from test_video_damage import hurt
+from conftest import export_small_glc, export_small_vq, photo
+from films import (
+    SMALL_GLC_VIDEO,
+    export_clip_codec,
+    frames_of,
+    moving,
+    moving_latents,
+    psnr,
+    small_glc_video,
+    written,
+)
+from test_video_damage import hurt, rewritten
 
 import live
-from live.checkpoints import export_codec, load_codec
-from live.codecs import Glc, GlcConfig, GlcVideo, GlcVideoConfig
+from live.checkpoints import load_codec
+from live.codecs import Glc, GlcConfig, GlcVideo, GlcVideoConfig, glc
+from live.codecs.video import glc_video
 from live.codecs.video.glc_video import adaptor_of, level_of
-from live.coder import Count, Read
-from live.errors import ConfigError, DamagedFile, InputError, ModelError
+from live.coder import Count, Read, Write
+from live.errors import ConfigError, DamagedFile, DecodeMismatch, InputError, ModelError
+from live.priors.exact import LIMIT, UNIT, to_fixed
+from live.priors.fourpart import LEAST_STEP
+from live.priors.hyper import MEAN_PRECISION, anchor_mask
+from live.priors.twopass import ExactTwoPass
 from live.video.container import ClipReader
-
-SMALL = GlcVideoConfig(
-    channels=8, codebook=16, tokens=3, heads=2, context_blocks=1, transform_blocks=1, blocks=1, identity=True
-)
 
 COUNT = 26_279_424
 """Parameters of predicted frames at the published sizes."""
-
-
-def small_video(glc: Glc, seed: int | None = 0) -> GlcVideo:
-    """A small codec over ``glc``; without a seed untrained, else with random weights."""
-    torch.manual_seed(0)
-    codec = GlcVideo(SMALL)
-    codec.start_from(glc)
-    if seed is not None:
-        perturb(codec, seed)
-    return codec.eval()
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,7 @@ def folder(small_models: Path, tmp_path_factory) -> Path:
     shutil.copytree(small_models, folder, dirs_exist_ok=True)
     export_small_vq(folder)
     glc = export_small_glc(folder, 16)
-    card = {key: glc.card[key] for key in ("autoencoder", "autoencoder_name", "factor")}
-    export_codec(small_video(glc), folder / "glc_video.safetensors", {"quality": 0, **card})
+    export_clip_codec(small_glc_video(glc), folder / "glc_video.safetensors")
     return folder
 
 
@@ -69,7 +68,7 @@ def clip(tmp_path: Path) -> Path:
     return tmp_path / "clip.live"
 
 
-@pytest.mark.parametrize("size", [(1, 1), (70, 50)])
+@pytest.mark.parametrize("size", [(1, 1), (37, 21), (65, 17), (70, 50)])
 def test_there_and_back_by_the_api(tmp_path, size):
     done = live.compress_clip(
         moving(*size, 5), tmp_path / "a.live", 1.5, codec="glc_video", fps=25, verify=True, scene_cuts=False
@@ -132,6 +131,113 @@ def test_a_damaged_predicted_frame(tmp_path, clip):
     assert psnr(frames_of(damaged, salvage=True), [*whole[:2], whole[1], whole[1], whole[1]]) == np.inf
 
 
+def test_salvage_goes_on_at_the_next_intra_frame(tmp_path):
+    path = tmp_path / "a.live"
+    live.compress_clip(moving(37, 21, 8), path, 2, codec="glc_video", fps=25, intra_period=3)
+    whole = frames_of(path)
+    bad = rewritten(path, 4, lambda stream, crc: (stream, crc ^ 1))
+    with pytest.raises(DecodeMismatch, match="frame 4: "):
+        live.decompress_clip(bad, tmp_path / "x.mp4")
+    for damaged in (hurt(path, 4), bad):
+        assert psnr(frames_of(damaged, salvage=True), [*whole[:4], whole[3], whole[3], *whole[6:]]) == np.inf
+    assert not (tmp_path / "x.mp4").exists()
+
+
+@pytest.mark.parametrize("size", [(36, 8), (29, 21)])
+def test_symbols_by_tiles_are_the_same_symbols(codec, size, monkeypatch):
+    """Of every network by itself: the fields of view of integer ones, read off their twins, are wide enough."""
+    frames = [2 * frame for frame in moving_latents(8, *size, 3)]
+    streams, states = written(codec, frames)
+    exact = codec._exact
+    for module in (glc, glc_video):
+        monkeypatch.setattr(module, "TILE", 8)
+    for tiled in (*exact.temporal, exact.first, exact.later):
+        monkeypatch.setattr(tiled, "core", 8)
+    tiled_streams, tiled_states = written(codec, frames)
+    assert tiled_streams == streams
+    state = None
+    for number, stream in enumerate(streams):
+        port = Read(stream, codec.symbol_count(*size, number == 0))
+        _, state = codec.decode(port, *size, state)
+        for other in (state, tiled_states[number]):
+            assert torch.equal(other.y_hat, states[number].y_hat)
+            assert (other.latents - states[number].latents).abs().max() <= 1e-4 * states[number].latents.abs().max()
+
+
+@torch.no_grad()
+def test_integers_stay_near_the_float_network(codec):
+    model, exact, random = codec.prior, ExactTwoPass(codec.prior), torch.Generator().manual_seed(1)
+
+    def near(fixed: torch.Tensor, expected: torch.Tensor) -> None:
+        assert (fixed / UNIT - expected).abs().max() < 0.03 and expected.std() > 0.01
+
+    before, numbers = 3 * torch.randn(1, 8, 12, 8, generator=random), torch.tensor([0, 5, 15])
+    for adaptor in range(4):
+        base, features = model.context(before, adaptor)
+        near(exact.temporal(to_fixed(before), adaptor), torch.cat([base, features], 1))
+    entries = model.tokens.quantiser.entries(numbers[None, :, None])
+    spread = model.tokens.spread(model.tokens.spreading(features), entries)
+    near(exact.spread(numbers, to_fixed(features)), spread)
+    seen = torch.cat([spread, features], 1)
+    fused, first = model.fusion(seen), exact.first(to_fixed(seen))
+    head, reduced = model.head(fused), model.reduction(fused)
+    near(first, torch.cat([head[:, :8].clamp(min=LEAST_STEP), head[:, 8:], reduced], 1))
+    u_hat = torch.randint(-200, 200, (1, 8, 12, 8), generator=random) * anchor_mask(12, 8)
+    more = model.second(torch.cat([u_hat / MEAN_PRECISION, reduced], 1))
+    near(exact.later(torch.cat([u_hat.double(), first[:, 24:]], 1)), more)
+    steps = first[:, :8]
+    near(exact.decoded(u_hat.double(), steps, to_fixed(base)), u_hat / MEAN_PRECISION * steps / UNIT + base)
+
+
+def test_a_frame_decodes_to_what_training_expects(codec):
+    codec, frames = codec.at(2), [2 * frame for frame in moving_latents(8, 32, 32, 2)]
+    _, states = written(codec, frames)
+    state, _ = codec.estimated(frames[1], states[0], codec.rate)
+    apart = (state.y_hat - states[1].y_hat).abs() > 0.1  # around a symbol that floats and integers round apart
+    assert apart.float().mean() < 0.03
+
+
+def test_tokens_that_no_entry_has_are_harmless(tmp_path, codec, monkeypatch):
+    """By escape a stream can state any number. Under right checksums such a clip decodes to some pictures."""
+    code, numbers, passed = Write.code, np.array([-5, 16384, -16384], np.int32), []
+
+    def forged(self, symbols, indices, tables):
+        if tables is not codec.tables["z"]:
+            return code(self, symbols, indices, tables)
+        passed.append(code(self, numbers, indices, tables).tolist())
+        return numbers
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Write, "code", forged)
+        live.compress_clip(moving(37, 21, 4), tmp_path / "a.live", 1, codec="glc_video", fps=25)
+    assert passed == [numbers.tolist()] * 3
+    assert [frame.shape for frame in frames_of(tmp_path / "a.live")] == [(21, 37, 3)] * 4
+
+
+def test_streams_of_nonsense_under_right_checksums_are_named_by_their_frame(tmp_path, clip):
+    whole = frames_of(clip)
+    for alter in (lambda s, c: (bytes(len(s)), c), lambda s, c: (b"\xff" * len(s), c), lambda s, c: (s[:8], c)):
+        bad = rewritten(clip, 3, alter)
+        with pytest.raises((DamagedFile, DecodeMismatch), match=r"^frame 3: "):
+            live.decompress_clip(bad, tmp_path / "x.mp4")
+        assert psnr(frames_of(bad, salvage=True), [*whole[:3], whole[2], whole[2]]) == np.inf
+
+
+@pytest.mark.parametrize("symbol", [1 << 14, -(1 << 14)])
+def test_symbols_that_grow_without_end_stay_in_bounds(codec, symbol):
+    """Forged: every frame adds the largest symbols to the one before; what selects probabilities stays integers in bounds."""
+
+    class Forged(Count):
+        def _code(self, symbols, indices, tables):
+            assert indices.min() >= 0 and indices.max() < len(tables.sizes)
+            return np.full(len(indices), symbol, np.int32)
+
+    state = codec._coded(Forged(), 8, 8, None)
+    for _ in range(12):
+        state = codec._coded(Forged(), 8, 8, state)
+    assert state.y_hat.abs().max() == LIMIT / UNIT and torch.equal(to_fixed(state.y_hat), UNIT * state.y_hat.double())
+
+
 def test_levels_and_adaptors():
     assert [level_of(position) for position in range(8)] == [0, 1, 0, 2, 0, 2, 0, 2]
     assert [adaptor_of(position) for position in (1, 2, 3, 32, 33, 34)] == [0, 1, 3, 1, 0, 1]
@@ -155,12 +261,12 @@ def test_qualities(codec):
 def test_other_rates_are_refused(folder):
     glc = load_codec(folder / "glc_compact.safetensors")
     with pytest.raises(ModelError, match="rates"):
-        GlcVideo(GlcVideoConfig(**{**SMALL.__dict__, "rates": 2})).attach([glc])
+        GlcVideo(GlcVideoConfig(**{**vars(SMALL_GLC_VIDEO), "rates": 2})).attach([glc])
 
 
 def test_rollouts_train_all_adaptors(codec):
     """Also that of the third level, which no frame has that is as near to an intra frame as a rollout is long."""
-    model, latents = small_video(codec.images[0]).train(), torch.cat(moving_latents(8, 8, 8, 4)).unsqueeze(0)
+    model, latents = small_glc_video(codec.images[0]).train(), torch.cat(moving_latents(8, 8, 8, 4)).unsqueeze(0)
     torch.manual_seed(0)
     for _ in range(8):
         sum(frame.y_bits + frame.latents.square().sum() for frame in model.rollout(latents, 1)).backward()

@@ -10,40 +10,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import perturb, photo
-from films import frames_of, make_clip, moving, moving_latents, psnr, written
+from conftest import photo
+from films import (
+    SMALL_LIVE_VIDEO,
+    export_clip_codec,
+    frames_of,
+    make_clip,
+    moving,
+    moving_latents,
+    psnr,
+    small_live_video,
+    written,
+)
 from test_cli import refused
 from test_video_damage import hurt, rewritten
 
 import live
 from live.__main__ import main
-from live.checkpoints import by_quality, clip_codec_name, export_codec, load_codec
+from live.checkpoints import by_quality, clip_codec_name, load_codec
 from live.codecs import halves
 from live.codecs.video.live_video import LiveVideo, LiveVideoConfig
 from live.coder import Count, Read
 from live.errors import DamagedFile, DecodeMismatch, InputError, ModelError, UnknownModel
 from live.video.container import ClipReader
-
-SMALL = LiveVideoConfig(channels=4, width=8, blocks=2, z_channels=3, qualities=2)
-
-
-def small_video(images: list, seed: int | None = 0) -> LiveVideo:
-    """A small codec over two checkpoints of live_plus; without a seed untrained, else with random weights."""
-    torch.manual_seed(0)
-    codec = LiveVideo(SMALL)
-    codec.start_from(*images)
-    if seed is not None:
-        perturb(codec.temporal, seed)
-        with torch.no_grad():
-            codec.temporal.h_a[-1].weight.normal_(0, 0.3)
-            codec.temporal.head.bias[SMALL.channels :] += 15
-    return codec.eval()
-
-
-def export(codec: LiveVideo, path: Path) -> LiveVideo:
-    image = codec.images[0].card
-    card = {key: image[key] for key in ("autoencoder", "autoencoder_name", "factor")}
-    return export_codec(codec, path, {"quality": 0, **card})
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +41,7 @@ def folder(small_models: Path, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("video")
     shutil.copytree(small_models, folder, dirs_exist_ok=True)
     images = [load_codec(folder / f"live_plus_q{quality}.safetensors") for quality in (1, 2)]
-    export(small_video(images), folder / "live_video.safetensors")
+    export_clip_codec(small_live_video(images), folder / "live_video.safetensors")
     return folder
 
 
@@ -230,7 +219,7 @@ def test_estimated_bits_are_those_of_real_bytes(codec):
 
 def test_an_untrained_frame_of_what_stands_still_costs_almost_nothing(folder):
     images = [load_codec(folder / f"live_plus_q{quality}.safetensors") for quality in (1, 2)]
-    codec = small_video(images, None)
+    codec = small_live_video(images, None)
     codec.build_tables()
     frame = moving_latents(4, 32, 32, 1)[0]
     streams, states = written(codec.at(2), [frame] * 4)
@@ -249,7 +238,7 @@ def test_the_network_lowers_the_rate_of_what_moves(folder):
         vars(codec).pop("_exact", None)
         return len(written(codec.at(2), list(frames.unbind(1)))[0][2])
 
-    codec = small_video(images, None)
+    codec = small_live_video(images, None)
     before = size(codec)
     codec.train()
     optimizer = torch.optim.Adam([p for p in codec.parameters() if p.requires_grad], 1e-2)
@@ -264,7 +253,7 @@ def test_the_network_lowers_the_rate_of_what_moves(folder):
 def test_rollout_is_differentiable_through_time(codec):
     torch.manual_seed(0)
     latents = torch.stack(moving_latents(4, 16, 16, 3), 1).clone().requires_grad_(True)
-    model = small_video(list(codec.images)).train()
+    model = small_live_video(list(codec.images)).train()
     frames = model.rollout(latents, 1)
     assert [frame.latents.shape for frame in frames] == [(1, 4, 16, 16)] * 3
     gradient = torch.autograd.grad(frames[2].y_bits + frames[2].z_bits, latents, retain_graph=True)[0]
@@ -292,9 +281,9 @@ def test_images_that_do_not_fit_are_refused(codec):
     first, second = codec.images
     for images in ((first,), (second, first), (first, first), (first, first, second)):
         with pytest.raises(ModelError, match="ascending qualities"):
-            LiveVideo(SMALL).attach(images)
+            LiveVideo(SMALL_LIVE_VIDEO).attach(images)
     with pytest.raises(ModelError, match="not by live_video"):
-        LiveVideo(SMALL).attach([first, codec])
+        LiveVideo(SMALL_LIVE_VIDEO).attach([first, codec])
     with pytest.raises(ModelError, match="for 8 latent channels"):
         LiveVideo(LiveVideoConfig(8, 8, 1, 2, 2)).attach(codec.images)
 
