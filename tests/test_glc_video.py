@@ -133,7 +133,7 @@ def test_a_damaged_predicted_frame(tmp_path, clip):
 
 def test_salvage_goes_on_at_the_next_intra_frame(tmp_path):
     path = tmp_path / "a.live"
-    live.compress_clip(moving(37, 21, 8), path, 2, codec="glc_video", fps=25, intra_period=3)
+    live.compress_clip(moving(37, 21, 8), path, 2, codec="glc_video", fps=25, intra_period=3, scene_cuts=False)
     whole = frames_of(path)
     bad = rewritten(path, 4, lambda stream, crc: (stream, crc ^ 1))
     with pytest.raises(DecodeMismatch, match="frame 4: "):

@@ -18,7 +18,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from diffusers import VQModel
 from torch import Tensor, nn
 
 from ..nets import conv, res_blocks, zero_init
@@ -114,6 +113,8 @@ def _grown(config: VqConfig) -> tuple[nn.Module, nn.Module]:
 
 def _published(config: VqConfig) -> tuple[nn.Module, nn.Module]:
     """VQGAN: multipliers 1, 1, 2, 2, 4; 2 residual blocks a level in the encoder, 3 in the decoder; attention at H/16."""
+    from diffusers import VQModel  # slow to import, and needed for the published shape alone
+
     widths = tuple(config.width * multiplier for multiplier in (1, 1, 2, 2, 4))
     model = VQModel(
         block_out_channels=widths,
