@@ -22,8 +22,8 @@ MAY_KNOW = {
         "live.tiles",
     },
     "live/codecs": {
-        "live.borrowed", "live.codecs", "live.coder", "live.config", "live.container", "live.depthconv", "live.errors", "live.latents.base",
-        "live.nets", "live.priors", "live.tiles", "live.video.codec",
+        "live.borrowed", "live.codecs", "live.coder", "live.config", "live.container", "live.depthconv", "live.errors",
+        "live.latents.base", "live.nets", "live.priors", "live.tiles", "live.video.codec",
     },
     "live": {"live"},
     "training": {"live", "training"},
