@@ -19,6 +19,7 @@ if [ ! -e out/kodak/points.csv ] && [ -e results/kodak.csv ]; then
 fi
 evaluate() { python -m testing.evaluate --data "$data" --out out/kodak "$@" >out/kodak/table.md; }
 evaluate --codecs live_plus
+evaluate --codecs live_paper --metrics psnr,ms_ssim,lpips_alex,dists
 evaluate --codecs glc --reference original
 python -m testing.glc --data "$data" --json >out/kodak/glc.json
 evaluate --codecs vvc,jpeg,jpeg444,webp,heif,avif,avif420,jxl --metrics psnr,ms_ssim,lpips_alex,dists --reference original
