@@ -16,7 +16,7 @@ out=${LIVE_ABLATION:-out/ablation}
 for variant in glc_stage2 glc_factorised glc_no_code; do
     if [ ! -f "$out/$variant/glc_compact.safetensors" ]; then
         python -m training.train_glc --config "configs/$variant.yaml" --vae glc-compact --run "$out/runs/$variant"
-        python -m training.export glc --run "$out/runs/$variant" --vae glc-compact -o "$out/$variant"
+        python -m training.export glc --run "$out/runs/$variant" --vae checkpoints/glc_compact_vq.safetensors -o "$out/$variant"
     fi
 done
 python -m testing.evaluate --data "${LIVE_KODAK:-kodak}" --out "$out/kodak" --reference original --metrics psnr,lpips_alex,dists \

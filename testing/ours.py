@@ -171,7 +171,7 @@ OURS: dict[str, Anchor] = {
     codec.name: codec
     for codec in (
         Embedded("live_plus", "LIVE+ (ours)"),
-        Embedded("live_paper", "LIVE (as published)"),
+        Embedded("live_paper", "LIVE as published, on compact"),
         Embedded("glc", "GLC (ours)"),
     )
 }
