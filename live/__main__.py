@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--intra-period",
         type=int,
         metavar="N",
-        help="every N-th frame of a clip stands alone, where others are predicted; default: 96",
+        help="at least every N-th frame of a clip stands alone, where others are predicted; default: 96",
     )
     compress.add_argument(
         "--no-scene-cuts",
