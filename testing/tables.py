@@ -43,9 +43,9 @@ def ablation_text(path: Path) -> str:
     """BD-rate of GLC's stage II against the same without one of its parts."""
     rows = matrix(results.load(path))
     return (
-        "GLC's ablations on Kodak, BD-rate of the whole stage II against the same with a factorised hyperprior or without "
-        "code prediction, in brackets the overlap (`scripts/ablate_glc.sh`):\n\n"
-        + matrix_markdown(rows[rows["test"] == WHOLE])
+        "GLC's ablations on Kodak, BD-rate of the whole stage II against the same without one of its parts (`glc_factorised`: a "
+        "factorised hyperprior in place of the categorical one; `glc_no_code`: no code prediction), in brackets the overlap "
+        "(`scripts/ablate_glc.sh`):\n\n" + matrix_markdown(rows[rows["test"] == WHOLE])
     )
 
 
