@@ -67,6 +67,19 @@ def _slice(data: bytearray, random: Random) -> tuple[int, int]:
     return random.randrange(len(data) + 1), random.choice((1, 2, 4, 8, 32))
 
 
+def false_stream(stream: bytes, other: bytes, random: Random) -> bytes:
+    """An entropy-coded stream that was altered, made up, or is another's."""
+    made = (
+        mutate(stream, random),
+        mutate(stream, random),
+        random.randbytes(random.choice((0, 3, 8, 50, 400))),
+        bytes([random.choice(TELLING)]) * random.choice((1, 8, 60, 5000)),
+        stream[: random.randrange(9)] + b"\xff" * random.choice((16, 300)),  # escapes that announce endless digits
+        other,
+    )
+    return random.choice(made)
+
+
 def lie(file: LiveFile, others: list[LiveFile], random: Random) -> bytes:
     """A file with a right CRC, one or two of whose fields are wrong. others: files to take a field from."""
     for _ in range(random.choice((1, 1, 2))):
@@ -84,15 +97,7 @@ def _size(file: LiveFile, _: LiveFile, random: Random) -> LiveFile:
 
 
 def _stream(file: LiveFile, other: LiveFile, random: Random) -> LiveFile:
-    made = (
-        mutate(file.stream, random),
-        mutate(file.stream, random),
-        random.randbytes(random.choice((0, 3, 8, 50, 400))),
-        bytes([random.choice(TELLING)]) * random.choice((1, 8, 60, 5000)),
-        file.stream[: random.randrange(9)] + b"\xff" * random.choice((16, 300)),  # escapes that announce endless digits
-        other.stream,
-    )
-    return replace(file, stream=random.choice(made))
+    return replace(file, stream=false_stream(file.stream, other.stream, random))
 
 
 def _head(file: LiveFile, other: LiveFile, random: Random) -> LiveFile:

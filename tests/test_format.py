@@ -17,7 +17,7 @@ from live.coder import SYMBOL_LIMIT, Read, Write
 from live.container import unpack
 from live.priors.hyper import scale_table
 from live.priors.tables import Tables, gaussian_tables
-from testing import fuzz
+from testing import attacks
 
 PAGE = GOLDEN.parent.parent / "docs" / "format.md"
 
@@ -99,7 +99,7 @@ def test_a_second_decoder_reads_every_golden_file(name, monkeypatch):
         return decoded
 
     monkeypatch.setattr(Read, "code", compared)
-    fuzz.symbols_of(file)
+    attacks.symbols_of(file)
     assert sum(map(len, calls)) == json.loads(EXPECTED.read_text())[name]["count"]
 
 

@@ -24,7 +24,7 @@ from live.latents import load_autoencoder
 from live.media import to_tensor
 from live.metrics.distortion import psnr
 from live.priors.fourpart import PASSES, put_quarter, quarter, quarter_mask
-from testing import fuzz
+from testing import attacks
 from testing.mutations import rechecked
 
 SIZES = [(1, 1), (17, 33), (70, 50)]
@@ -145,7 +145,7 @@ def test_numbers_that_no_entry_has_are_harmless(glc_live, codec, monkeypatch):
         patch.setattr(Write, "code", forged)
         hostile = live.compress(photo(70, 130), 1, codec="glc")
     file = unpack(hostile)
-    symbols = np.frombuffer(fuzz.symbols_of(file)[0], np.int32)
+    symbols = np.frombuffer(attacks.symbols_of(file)[0], np.int32)
     assert symbols[:4].tolist() == numbers.tolist()
     assert live.decompress(hostile).size == (70, 130)
     with pytest.raises(DecodeMismatch):

@@ -52,7 +52,7 @@ CLIPS = {  # name: (checkpoint, frames' width and height)
     "clips/glc_video_40x70": ("clips/glc_video", (40, 70)),
 }
 COUNT = 13
-"""Frames of a clip: the tenth after an intra frame is the first that some adaptor of ``glc_video`` has."""
+"""Frames of a clip: the ninth after an intra frame is the first that some adaptor of ``glc_video`` has."""
 
 
 def regenerate(name: str) -> None:
