@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import BinaryIO
 
 from .errors import InputError, OutputError
@@ -23,9 +22,6 @@ CLIP_SUFFIXES = frozenset([
     ".asf", ".flv", ".ogv", ".3gp", ".mxf", ".nut", ".ivf", ".h264", ".264", ".h265", ".265", ".hevc", ".obu", ".vvc", ".dv",
 ])
 # fmt: on
-
-_UMASK = Lock()
-"""The umask is the process's and can only be read by setting it."""
 
 
 def check_output(path: Path, force: bool) -> None:
@@ -62,31 +58,24 @@ def replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     The old file stays whole until then, and for good if the block raises; OSError becomes OutputError.
     A process killed in between leaves the temporary file, hidden and named ``.live-...``, which nothing here reads.
     """
+    temporary = _beside(path)
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".live-")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            yield file, Path(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
+        with open(temporary, "x+b") as file:
+            yield file, temporary
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from None
     finally:  # after the rename there is none; after an error or Ctrl-C it would be debris
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """The same for a folder, which may take the place of an empty one but of no other."""
+    temporary = _beside(path)
     try:
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".live-"))
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
-    try:
+        temporary.mkdir()
         yield temporary
-        os.chmod(temporary, 0o777 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from None
@@ -94,11 +83,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _umask() -> int:
-    with _UMASK:
-        mask = os.umask(0)
-        os.umask(mask)
-    return mask
+def _beside(path: Path) -> Path:
+    """A name that nothing has. It is made up before anything is made under it: no signal comes between that and its removal."""
+    return path.with_name(f".live-{secrets.token_hex(8)}")
 
 
 def read_bytes(path: Path) -> bytes:

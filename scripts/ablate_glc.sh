@@ -2,24 +2,27 @@
 # GLC's ablations: stage II as it is, with a factorised hyperprior for the categorical hyper module, and without code
 # prediction; each trained alike on the embedded VQ autoencoder, then measured on Kodak (LIVE_KODAK, or kodak/ once fetched).
 #
-#     LIVE_TRAIN=PHOTOS scripts/ablate_glc.sh
+#     LIVE_TRAIN=PHOTOS scripts/ablate_glc.sh [CONFIGS]     CONFIGS/glc_stage2.yaml, glc_factorised and glc_no_code; configs/ by default
 #
-# Everything goes to out/ablation (LIVE_ABLATION: another folder) and the points to results/glc_ablation.csv. What is there
-# already is skipped and an interrupted training resumes: run the same command again to go on.
+# Everything goes to out/ablation (LIVE_ABLATION: another folder). What is there already is skipped and an interrupted training
+# resumes: run the same command again to go on. For the README's table copy kodak/points.csv, which it ends with, to
+# results/glc_ablation.csv and run python -m testing.figures.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-live_absolute LIVE_TRAIN LIVE_ABLATION LIVE_KODAK
+live_absolute LIVE_TRAIN LIVE_ABLATION LIVE_KODAK LIVE_CHECKPOINTS
+configs=$(realpath -m "${1:-$live_root/configs}")
 cd "$live_root"
 : "${LIVE_TRAIN:?set LIVE_TRAIN to a folder of training photos}"
 out=${LIVE_ABLATION:-out/ablation}
+vq=${LIVE_CHECKPOINTS:-checkpoints}/glc_compact_vq.safetensors
+variants=(glc_stage2 glc_factorised glc_no_code)
 
-for variant in glc_stage2 glc_factorised glc_no_code; do
+for variant in "${variants[@]}"; do
     if [ ! -f "$out/$variant/glc_compact.safetensors" ]; then
-        python -m training.train_glc --config "configs/$variant.yaml" --vae glc-compact --run "$out/runs/$variant"
-        python -m training.export glc --run "$out/runs/$variant" --vae checkpoints/glc_compact_vq.safetensors -o "$out/$variant"
+        python -m training.train_glc --config "$configs/$variant.yaml" --vae "$vq" --run "$out/runs/$variant"
+        python -m training.export glc --run "$out/runs/$variant" --vae "$vq" -o "$out/$variant"
     fi
 done
+codecs=$(printf ",$out/%s" "${variants[@]}")
 python -m testing.evaluate --data "${LIVE_KODAK:-kodak}" --out "$out/kodak" --reference original --metrics psnr,lpips_alex,dists \
-    --codecs "$out/glc_stage2,$out/glc_factorised,$out/glc_no_code" >"$out/kodak/table.md"
-cp "$out/kodak/points.csv" results/glc_ablation.csv
-python -m testing.figures
+    --codecs "${codecs#,}"

@@ -21,8 +21,8 @@ from .ours import _timed_autoencoder
 
 @dataclass(frozen=True)
 class ClipOurs:
-    """A codec of ours with its embedded checkpoints, as a ``ClipPeer``; the setting is the quality. scene_cuts: with intra
-    frames, too, where they take fewer bytes; else the first one alone."""
+    """A codec of ours with its embedded checkpoints, as a ``ClipPeer``; the setting is the quality. codec: its
+    registered name. scene_cuts: with intra frames where they take fewer bytes, not by the intra period alone."""
 
     name: str
     label: str

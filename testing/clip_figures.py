@@ -136,7 +136,7 @@ def goal(rows: pd.DataFrame, test: str, anchor: str, metric: str, rates: tuple[f
     mean, _ = mean_bd_rate(found)
     where = "" if rates is None else f", at the qualities that the latter has at {rates[0]:g} to {rates[1]:g} bpp"
     each = ", ".join(
-        f"{clip} {_percent(percent)} (overlap {overlap:.2f})" for clip, (percent, overlap) in found.items()
+        f"{clip} {_percent(percent)} (overlap {overlap:.3f})" for clip, (percent, overlap) in found.items()
     )
     what = f"{clip_label_of(test)} over {clip_label_of(anchor)}, {METRICS[metric].label}{where}"
     return f"- {what}: **{_percent(mean)}**; {each}."

@@ -1,7 +1,7 @@
 """``python -m testing.lengths``: what a clip's length costs: bytes, seconds and peak memory at 100 and at 10,000 frames.
 
-Each clip is a walk over real photos, coded and decoded by the ``live`` command in processes of their own (testing.sizes), with
-one intra frame.
+Each clip is a walk over real photos, coded and decoded by the ``live`` command, as it does by default, in processes of their own
+(testing.sizes).
 """
 
 from __future__ import annotations
@@ -21,62 +21,40 @@ from live.video.container import ClipReader
 from live.video.ffmpeg import binary
 
 from .quickstart import photos
-from .sizes import UNITS, measured, mosaic
+from .sizes import both_ways, markdown, mosaic
 
 LENGTHS = (100, 10_000)
-FRAME = (64, 48)
-SCENE = (512, 384)
+"""Numbers of frames."""
+FRAME, SCENE = (64, 48), (512, 384)
+"""Width and height in px of a frame, and of what its window moves over."""
 
 
 def walk(scene: Path, count: int, output: Path) -> None:
-    """A clip of ``count`` frames of FRAME, a window that moves over SCENE on a path that closes after some hundred frames."""
+    """A clip of ``count`` frames of FRAME as an mp4: a window that swings to and fro over ``scene``, a picture of SCENE."""
     free = [whole - part for whole, part in zip(SCENE, FRAME, strict=True)]
     path = f"crop={FRAME[0]}:{FRAME[1]}:{free[0] / 2}*(1+sin(n/61)):{free[1] / 2}*(1+sin(n/47))"
-    command = [
-        binary(),
-        "-loglevel",
-        "error",
-        "-y",
-        "-loop",
-        "1",
-        "-i",
-        str(scene),
-        "-vf",
-        path,
-        "-frames:v",
-        str(count),
-    ]
-    done = subprocess.run([*command, "-crf", "10", "-pix_fmt", "yuv420p", str(output)], capture_output=True, text=True)
+    source, kind = ["-loop", "1", "-i", str(scene)], ["-crf", "10", "-pix_fmt", "yuv420p"]
+    command = [binary(), "-loglevel", "error", "-y", *source, "-vf", path, "-frames:v", str(count), *kind, str(output)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise LiveError(f"ffmpeg: {done.stderr.strip()[-300:]}")
 
 
-def measure(scene: Path, count: int, dial: list[str], folder: Path) -> dict[str, Any]:
+def measure(scene: Path, count: int, codec: str, folder: Path) -> dict[str, Any]:
     """Both directions of one clip of ``count`` frames, made in ``folder``: a row of the table."""
     source, packed, decoded = folder / "clip.mp4", folder / "clip.live", folder / "decoded.mp4"
     walk(scene, count, source)
-    row: dict[str, Any] = {"frames": count, "width": FRAME[0], "height": FRAME[1]}
-    for verb, arguments in (
-        ("compress", [str(source), "-o", str(packed), *dial, "--force"]),
-        ("decompress", [str(packed), "-o", str(decoded), "--force"]),
-    ):
-        seconds, processor, peak = measured([verb, *arguments])
-        row |= {f"{verb}_s": round(seconds, 1), f"{verb}_cpu_s": round(processor, 1), f"{verb}_mib": round(peak)}
+    row: dict[str, Any] = {"codec": codec, "frames": count, "width": FRAME[0], "height": FRAME[1]}
+    row |= both_ways(source, packed, decoded, ["--codec", codec], [])
     with packed.open("rb") as file:
         if (held := ClipReader(file).count) != count:
             raise LiveError(f"{count} frames became {held}")
-    return row | {"bytes": packed.stat().st_size}
+    return row
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
-    lines = [
-        "| codec | frames | bytes | compress: s | CPU s | peak MiB | decompress: s | CPU s | peak MiB |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    keys = ("frames", "bytes", *(f"{verb}_{unit}" for verb in ("compress", "decompress") for unit in UNITS))
-    lines += [f"| {row['codec']} | " + " | ".join(str(row[key]) for key in keys) + " |" for row in rows]
-    return "\n".join(lines)
+    return markdown(rows, {"codec": "codec", "frames": "frames"})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         scene = folder / "scene.png"
         mosaic(picture_files(photos(folder, args.data)), SCENE).save(scene)
         for codec in args.codecs.split(","):
-            rows += [{"codec": codec} | measure(scene, int(length), ["--codec", codec], folder) for length in lengths]
+            rows += [measure(scene, int(length), codec, folder) for length in lengths]
     facts = {"threads": os.environ.get("OMP_NUM_THREADS", "default"), "weights": embedded_dir().name, "rows": rows}
     print(json.dumps(facts, indent=1) if args.json else table(rows))
     return 0

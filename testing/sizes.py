@@ -61,40 +61,54 @@ def measured(arguments: list[str]) -> tuple[float, float, float]:
     return seconds, processor, peak
 
 
+def both_ways(
+    source: Path, packed: Path, decoded: Path, compress: list[str], decompress: list[str]
+) -> dict[str, float]:
+    """``live compress`` of ``source`` and ``live decompress`` of what it made, with further arguments for each: seconds (``_s``),
+    processor seconds (``_cpu_s``) and peak MiB (``_mib``) of either, and ``bytes``."""
+    row: dict[str, float] = {}
+    for verb, paths, more in (("compress", (source, packed), compress), ("decompress", (packed, decoded), decompress)):
+        seconds, processor, peak = measured([verb, str(paths[0]), "-o", str(paths[1]), "--force", *more])
+        row |= {f"{verb}_s": round(seconds, 2), f"{verb}_cpu_s": round(processor, 2), f"{verb}_mib": round(peak)}
+    return row | {"bytes": packed.stat().st_size}
+
+
 def measure(files: list[Path], size: tuple[int, int], quality: int | None, folder: Path) -> dict[str, Any]:
     """Both directions of one picture of ``size``, made in ``folder``: a row of the table."""
     source, packed, decoded = folder / "picture.png", folder / "picture.live", folder / "decoded.png"
     mosaic(files, size).save(source, compress_level=1)
     pixels = size[0] * size[1]
-    common = ["--force", "--max-pixels", str(pixels)]
-    dial = [] if quality is None else ["-q", str(quality)]
+    limit = ["--max-pixels", str(pixels)]
     row: dict[str, Any] = {"width": size[0], "height": size[1], "megapixels": round(pixels / 1e6, 2)}
-    for verb, arguments in (
-        ("compress", [str(source), "-o", str(packed), *dial, *common]),
-        ("decompress", [str(packed), "-o", str(decoded), *common]),
-    ):
-        seconds, processor, peak = measured([verb, *arguments])
-        row |= {f"{verb}_s": round(seconds, 2), f"{verb}_cpu_s": round(processor, 2), f"{verb}_mib": round(peak)}
+    row |= both_ways(source, packed, decoded, [*limit, *([] if quality is None else ["-q", str(quality)])], limit)
     with Image.open(decoded) as picture:
         if picture.size != size:
             raise LiveError(f"{size} came back as {picture.size}")
-    return row | {"bytes": packed.stat().st_size, "bpp": round(8 * packed.stat().st_size / pixels, 4)}
+    return row | {"bpp": round(8 * row["bytes"] / pixels, 4)}
+
+
+def markdown(rows: list[dict[str, Any]], titles: dict[str, str]) -> str:
+    """The rows as Markdown: columns by key with their titles, the first one text, then bytes and ``both_ways``' figures."""
+    of_verb = [(f"{verb}_{unit}", name) for verb in ("compress", "decompress") for unit, name in UNITS.items()]
+    keys = [*titles, "bytes", *(key for key, _ in of_verb)]
+    heads = [
+        *titles.values(),
+        "bytes",
+        *(f"{key.removesuffix('_s')}: {name}" if name == "s" else name for key, name in of_verb),
+    ]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(keys) - 1)]
+    lines += ["| " + " | ".join(str(row[key]) for key in keys) + " |" for row in rows]
+    return "\n".join(lines)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
-    lines = [
-        "| picture | megapixels | bytes | compress: s | CPU s | peak MiB | decompress: s | CPU s | peak MiB |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    keys = ("megapixels", "bytes", *(f"{verb}_{unit}" for verb in ("compress", "decompress") for unit in UNITS))
-    lines += [
-        f"| {row['width']} x {row['height']} | " + " | ".join(str(row[key]) for key in keys) + " |" for row in rows
-    ]
-    return "\n".join(lines)
+    named = [row | {"picture": f"{row['width']} x {row['height']}"} for row in rows]
+    return markdown(named, {"picture": "picture", "megapixels": "megapixels"})
 
 
-UNITS = ("s", "cpu_s", "mib")
+UNITS = {"s": "s", "cpu_s": "CPU s", "mib": "peak MiB"}
+"""What is measured of a process, and what columns call it."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from live import api
 from live.__main__ import main
 from live.errors import DecodeMismatch, OutputError
-from live.files import write_atomic
+from live.files import replacing, replacing_folder, write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 OLD, NEW = b"old and whole" * 1000, b"new" * 200_000
@@ -30,7 +29,7 @@ import os, sys, time, resource
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 from live.command import run
-from live.files import write_atomic
+from live.files import replacing, replacing_folder, write_atomic
 {before}
 def main():
     write_atomic(Path({str(path)!r}), {NEW[:3]!r} * {len(NEW) // 3})
@@ -44,7 +43,7 @@ STALL_BEFORE_THE_RENAME = """
 def stall(*_):
     print("written", flush=True)
     time.sleep(60)
-os.chmod = stall
+os.replace = stall
 """
 
 
@@ -72,14 +71,30 @@ def test_a_full_disk_leaves_the_old_file_alone(old):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's always full device")
 def test_no_space_left_is_said(old, monkeypatch):
-    def full(handle: int, mode: str):
-        os.close(handle)
-        return open("/dev/full", mode)
-
-    monkeypatch.setattr("os.fdopen", full)
+    monkeypatch.setattr("live.files.open", lambda path, mode: open("/dev/full", "w+b"), raising=False)  # noqa: SIM115
     with pytest.raises(OutputError, match="No space left on device"):
         write_atomic(old, NEW)
     assert old.read_bytes() == OLD and list(old.parent.iterdir()) == [old]
+
+
+@pytest.mark.parametrize(
+    ("begin", "where"), [(replacing, "live.files.open"), (replacing_folder, "live.files.Path.mkdir")]
+)
+def test_ctrl_c_just_after_the_output_was_begun_leaves_nothing(tmp_path, monkeypatch, begin, where):
+    """As a signal may come before the call that made it has returned."""
+    make = open if begin is replacing else Path.mkdir
+
+    def interrupted(path, *mode):
+        made = make(path, *mode)
+        assert Path(path).exists()
+        if mode:
+            made.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt), begin(tmp_path / "out"):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_process_leaves_the_old_file_whole(old):
@@ -91,7 +106,7 @@ def test_a_killed_process_leaves_the_old_file_whole(old):
     process.communicate()
     assert old.read_bytes() == OLD
     left = [path for path in old.parent.iterdir() if path != old]
-    assert all(path.name.startswith(".live-") and not path.suffix for path in left)
+    assert left and all(path.name.startswith(".live-") and not path.suffix for path in left)
     write_atomic(old, NEW)
     assert old.read_bytes() == NEW
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -292,3 +294,23 @@ def test_one_command_trains_all_stages_and_goes_on(small_models, photos, tmp_pat
     ]
     monkeypatch.setenv("LIVE_CHECKPOINTS", str(tmp_path / "killed" / "stage3"))
     assert live.decompress(live.compress(photo(70, 50), 1, codec="glc")).size == (70, 50)
+
+
+@pytest.mark.slow
+def test_one_command_trains_and_measures_the_ablations(trained, small_models, photos, configs, tmp_path):
+    checkpoints, few, pictures = (tmp_path / name for name in ("checkpoints", "configs", "pictures"))
+    shutil.copytree(small_models, checkpoints)
+    shutil.copy(trained / "stage1" / VQ, checkpoints)
+    few.mkdir()
+    for name, change in (("glc_stage2", ""), ("glc_factorised", "model: {codebook: 0}"), ("glc_no_code", "code: 0")):
+        (few / f"{name}.yaml").write_text(f"base: {configs / 'glc_stage2.yaml'}\n{change}")
+    pictures.mkdir()
+    photo(96, 80).save(pictures / "a.png")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LIVE_TRAIN": str(photos), "PYTHON": sys.executable}
+    environment |= {"LIVE_CHECKPOINTS": str(checkpoints), "LIVE_ABLATION": "out", "LIVE_KODAK": "pictures"}
+    command = ["bash", str(ROOT / "scripts" / "ablate_glc.sh"), "configs"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    with open(tmp_path / "out" / "kodak" / "points.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert Counter(row["codec"] for row in rows) == {"glc_stage2": 2, "glc_factorised": 2, "glc_no_code": 2}
+    assert all(float(row["bpp"]) > 0 and float(row["lpips_alex"]) > 0 and float(row["dists"]) > 0 for row in rows)

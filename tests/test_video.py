@@ -23,6 +23,7 @@ import live
 from live.__main__ import main
 from live.errors import InputError, UnknownModel
 from live.video import api as clips
+from live.video import encoder
 from live.video.container import ClipReader, ClipWriter
 from live.video.source import open_source
 
@@ -247,8 +248,8 @@ def test_autoencoder_and_codec_work_at_the_same_time(tmp_path, monkeypatch):
 
         return done
 
-    monkeypatch.setattr(clips, "encode_picture", then(analysed, clips.encode_picture))
-    monkeypatch.setattr(clips.Write, "stream", behind(analysed, clips.Write.stream))
+    monkeypatch.setattr(encoder, "encode_picture", then(analysed, encoder.encode_picture))
+    monkeypatch.setattr(encoder.Write, "stream", behind(analysed, encoder.Write.stream))
     monkeypatch.setattr(clips.ClipFrames, "_latents", then(read, clips.ClipFrames._latents))
     monkeypatch.setattr(clips, "decode_picture", behind(read, clips.decode_picture))
     live.compress_clip(moving(24, 16, 3), tmp_path / "a.live", 1, fps=25)

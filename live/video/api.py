@@ -12,28 +12,26 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from ..api import _autoencoder, _codec, _codec_of, check_decoded
 from ..checkpoints import clip_codec_name
-from ..codecs.base import Codec
-from ..coder import Read, Write
+from ..coder import Read
 from ..container import MAX_PIXELS, TILES_TAG
 from ..errors import DamagedFile, DecodeMismatch, InputError, LiveError
 from ..files import replacing, require_file
 from ..latents.base import Autoencoder
-from ..parallel import Item, ahead
-from ..pictures import decode_picture, encode_picture
+from ..parallel import ahead
+from ..pictures import decode_picture
 from ..tiles import Geometry
-from .codec import ClipCodec, clip_codec, with_intra_period
-from .container import MAX_FRAMES, ClipReader, ClipWriter, Frame
-from .header import ClipHeader
+from .codec import clip_codec, with_intra_period
+from .container import MAX_FRAMES, ClipReader, Frame
+from .encoder import encode_clip, watched
 from .sink import check_clip_output, open_sink
-from .source import Source, open_source
+from .source import open_source
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def compress_clip(
     coder, autoencoder = with_intra_period(clip_codec(chosen), intra_period), _autoencoder(chosen, vae)
     clip = open_source(source, fps, alpha, max_pixels)
     with replacing(output) as (file, temporary):
-        count = _encode(clip, chosen, coder, autoencoder, file, scene_cuts, progress)
+        count = encode_clip(clip, chosen, coder, autoencoder, file, scene_cuts, progress)
         file.close()
         if verify:
             _verify(temporary, checkpoint, vae, max_pixels)
@@ -119,7 +117,7 @@ def decompress_clip(
     with ClipFrames(path, 0, checkpoint, vae, salvage, max_pixels, max_frames, check=not salvage) as frames:
         shape = frames.header.properties
         with open_sink(output, shape, lossless) as sink:
-            for frame in _watched(frames, frames.count, progress):
+            for frame in watched(frames, frames.count, progress):
                 sink.write(frame)
                 count += 1
     size = path.stat().st_size
@@ -249,69 +247,6 @@ class ClipFrames(Iterator[Image.Image]):
     def _picture(self, latents: Tensor) -> Image.Image:
         clip = self.header.properties
         return decode_picture(self._autoencoder, latents, (clip.width, clip.height), self._geometry)
-
-
-class _Coded(NamedTuple):
-    """A frame's stream, the CRC-32 over its symbols, whether it is an intra frame, and the codec's state behind it."""
-
-    stream: bytes
-    crc: int
-    intra: bool
-    state: Any
-
-
-def _encode(
-    clip: Source,
-    codec: Codec,
-    coder: ClipCodec,
-    autoencoder: Autoencoder,
-    file: BinaryIO,
-    scene_cuts: bool,
-    progress: bool,
-) -> int:
-    """Write a clip's frames; returns how many there were."""
-    writer, state, since, dear = None, None, 0, 0
-    analysed = (encode_picture(autoencoder, frame) for frame in clip.frames())
-    with closing(ahead(analysed)) as frames:
-        for latents, geometry in _watched(frames, clip.count, progress):
-            if writer is None:
-                writer = ClipWriter(file, _header(clip, codec, coder.intra_period, autoencoder, geometry))
-            coded = _coded(coder, latents, state if since % coder.intra_period else None)
-            if scene_cuts and not coded.intra and len(coded.stream) > dear:
-                coded = min(coded, _coded(coder, latents, None), key=lambda each: len(each.stream))
-            if coded.intra:
-                since, dear = 0, len(coded.stream)
-            writer.add(coded.stream, coded.crc, coded.intra)
-            state, since = coded.state, since + 1
-    if writer is None:
-        raise InputError("the clip holds no frames")
-    writer.finish()
-    return writer.count
-
-
-def _coded(coder: ClipCodec, latents: Tensor, state: Any) -> _Coded:
-    port = Write()
-    following = coder.encode(port, latents, state)
-    return _Coded(port.stream(), port.crc, state is None, following)
-
-
-def _watched(frames: Iterator[Item], count: int | None, progress: bool) -> Iterator[Item]:
-    """The frames, under a progress bar that is gone when the work is done: what is to be said then is said in lines."""
-    return tqdm(frames, total=count, unit="frame", leave=False, file=sys.stderr, disable=not progress)
-
-
-def _header(
-    clip: Source, codec: Codec, intra_period: int, autoencoder: Autoencoder, geometry: Geometry | None
-) -> ClipHeader:
-    return ClipHeader(
-        codec_id=codec.codec_id,
-        model=bytes.fromhex(codec.identity)[:8],
-        autoencoder=bytes.fromhex(autoencoder.identity)[:4],
-        quality=codec.quality_byte,
-        properties=clip.properties,
-        intra_period=intra_period,
-        sections={TILES_TAG: geometry.pack()} if geometry else {},
-    )
 
 
 def _verify(path: Path, checkpoint: str | Path | None, vae: str | Autoencoder | None, max_pixels: int) -> None:
