@@ -15,7 +15,7 @@ from torch import Tensor
 from .checkpoints import DEFAULT_CODEC, by_identity, by_quality, load_codec, qualities
 from .codecs.base import Codec, LatentCodec
 from .coder import Count, Port, Read, Write
-from .container import MAX_PIXELS, RATE_STEPS, TILES_TAG, LiveFile, pack, unpack
+from .container import MAX_PIXELS, RATE_STEPS, TILES_TAG, LiveFile, check_size, pack, unpack
 from .errors import DamagedFile, DecodeMismatch, InputError, ModelError, UnknownModel
 from .latents import load_autoencoder
 from .latents.base import Autoencoder
@@ -137,9 +137,10 @@ def decompress_latents(data: bytes, *, checkpoint: str | Path | None = None, max
     """The latents (1, c, h, w) float32 of a LIVE file; of a picture's file, the latents its autoencoder would decode."""
     file = unpack(_bytes_of(data), max_pixels)
     codec = _picture_codec_of(file, checkpoint)
-    height, width = file.height, file.width
-    if not file.latents:
-        factor = codec.card.get("factor", 8)
+    height, width, factor = file.height, file.width, codec.card.get("factor", 8)
+    if file.latents:  # again, now that it is known what a position stands for: of f = 16, 256 pixels
+        check_size(width, height, factor**2, len(data), max_pixels)
+    else:
         height, width = math.ceil(height / factor), math.ceil(width / factor)
     return _read_latents(file, codec, height, width)
 

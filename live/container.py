@@ -39,7 +39,7 @@ RATE_STEPS = 16
 CLIP_LEVELS = 63
 """Of a codec of clips that holds several rates the quality byte is 1 to 1 + this, from the lowest quality to the highest."""
 LATENT_PIXELS = 64
-"""Pixels that a latent position stands for in these limits (an autoencoder of f = 8)."""
+"""Pixels that a latent position stands for in these limits, while its autoencoder is not known: at f = 8."""
 LEAST_SIDE = 64
 """Pixels that a shorter side counts as in these limits: that much is coded anyway, of one row as well."""
 MIN_BYTES = 3 + 1 + 1 + 8 + 4 + 1 + 1 + 1 + 1 + 8

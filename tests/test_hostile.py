@@ -107,6 +107,17 @@ def test_a_thin_picture_counts_as_what_is_coded(size):
         unpack(hostile(width=size[0], height=size[1]))
 
 
+@pytest.mark.parametrize(("width", "why"), [(42522, "over the limit"), (20000, "cannot hold")])
+def test_a_claimed_position_of_latents_counts_as_its_pixels(width, why):
+    """At f = 16 four times as many as at 8: 759 bytes of GLC's latents took a minute."""
+    data = pack(LiveFile(**(vars(unpack(golden("glc_latents"))) | {"width": width, "height": 20})))
+    assert unpack(data).width == width  # the container does not know f
+    start = time.process_time()
+    with pytest.raises(DamagedFile, match=why):
+        live.decompress_latents(data)
+    assert time.process_time() - start < 0.5
+
+
 MEASURED = """
 import resource, sys, time, live
 from pathlib import Path
