@@ -126,7 +126,7 @@ def compress_latents(
             f"latents have shape {tuple(latents.shape)}; expected ({chosen.channels}, h, w) or (1, {chosen.channels}, h, w)"
             ", one picture at a time"
         )
-    if not torch.isfinite(tensor).all():
+    if not torch.stack(tensor.aminmax()).isfinite().all():
         raise InputError("the latents hold NaN or infinite values; check the pipeline that made them")
     identity = _autoencoder(chosen, vae).identity if vae is not None else chosen.card.get("autoencoder") or ""
     size = (tensor.shape[3], tensor.shape[2])
@@ -222,7 +222,8 @@ def check_decoded(latents: Tensor, crc: int, stated: int) -> None:
             "the file decoded differently than it was encoded (symbol checksum); "
             "the file is whole, so report this with the output of: live info"
         )
-    if not (latents.abs() <= LARGEST_LATENT).all():
+    smallest, largest = latents.aminmax()
+    if not -LARGEST_LATENT <= smallest <= largest <= LARGEST_LATENT:  # nor when one is not a number
         raise DamagedFile("the file is damaged: its latents are out of all bounds")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +47,16 @@ def read_artefact(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[
 def read_card(path: str | Path) -> dict[str, Any]:
     """The card alone, without loading tensors or torch; ModelError when the file is not safetensors."""
     try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, 1 << 24)))
-        return json.loads(header.get("__metadata__", {}).get(CARD_KEY, "{}"))
-    except (OSError, ValueError, AttributeError):
+        status = os.stat(path)
+        return json.loads(_card_text(str(path), status.st_mtime_ns, status.st_size))
+    except (OSError, ValueError, AttributeError, TypeError):
         raise ModelError(f"{path} is not a readable safetensors checkpoint") from None
+
+
+@lru_cache(maxsize=64)
+def _card_text(path: str, *_state: int) -> str:
+    """The card as the file's header holds it; read again when the file is another: every file made looks up all checkpoints."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(length, 1 << 24)))
+    return header.get("__metadata__", {}).get(CARD_KEY, "{}")

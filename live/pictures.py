@@ -53,11 +53,15 @@ def encode_picture(autoencoder: Autoencoder, image: Image.Image) -> tuple[Tensor
 
 
 def decode_picture(
-    autoencoder: Autoencoder, latents: Tensor, size: tuple[int, int], geometry: Geometry | None
+    autoencoder: Autoencoder,
+    latents: Tensor,
+    size: tuple[int, int],
+    geometry: Geometry | None,
+    frame: bool = False,
 ) -> Image.Image:
     """Latents (1, c, h, w) -> RGB picture of ``size`` (width, height), at most (f w, f h), rounded to 8 bits.
 
-    geometry: the overlapping tiles that ``encode_picture`` gave, if it did.
+    geometry: the overlapping tiles that ``encode_picture`` gave, if it did. frame: of a clip (``Autoencoder.decode_frame``).
     """
     factor, tiled = autoencoder.factor, autoencoder.tiled_decode
     rows, columns = latents.shape[2:]
@@ -70,7 +74,8 @@ def decode_picture(
     if geometry:
         blended(tiled, geometry, rows, columns, lambda box: box.of(latents), write)
     elif rows * columns <= WHOLE or tiled.halo is None:
-        write(Box(0, rows, 0, columns), autoencoder.decode(latents))
+        decode = autoencoder.decode_frame if frame else autoencoder.decode
+        write(Box(0, rows, 0, columns), decode(latents))
     else:
         tiled.run(rows, columns, lambda box: box.of(latents), write)
     return image

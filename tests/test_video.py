@@ -220,7 +220,7 @@ def test_no_frame_is_kept(tmp_path, monkeypatch):
         return frame
 
     decode = clips.decode_picture
-    monkeypatch.setattr(clips, "decode_picture", lambda *arguments: watched(decode(*arguments)))
+    monkeypatch.setattr(clips, "decode_picture", lambda *arguments, **named: watched(decode(*arguments, **named)))
     live.compress_clip(map(watched, moving(24, 16, 40)), tmp_path / "a.live", 1, fps=25)
     live.decompress_clip(tmp_path / "a.live", tmp_path / "a.mp4")
     assert len(most) == 80 and max(most) <= 3
@@ -241,10 +241,10 @@ def test_autoencoder_and_codec_work_at_the_same_time(tmp_path, monkeypatch):
     def behind(wait: threading.Semaphore, work):
         waits = iter([True])
 
-        def done(*arguments):
+        def done(*arguments, **named):
             if next(waits, False):
                 assert all(wait.acquire(timeout=60) for _ in range(2)), "the next frame is not on its way"
-            return work(*arguments)
+            return work(*arguments, **named)
 
         return done
 

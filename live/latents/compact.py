@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ from ..errors import ConfigError, ModelError
 from ..tiles import Network
 from .base import Autoencoder, Statistics, identity_of
 from .compact_net import FACTOR, CompactConfig, CompactNet
+from .winograd import hastened
 
 CONVENTION = "compact-1: pictures [-1,1], scale 1, shift 0"
 
@@ -51,9 +53,19 @@ class ExportedAutoencoder(Autoencoder):
     def encode(self, pictures: Tensor) -> Tensor:
         return self.net.encoder((pictures * 2 - 1).contiguous(memory_format=torch.channels_last)).contiguous()
 
-    @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        pictures = self.net.decoder(latents.contiguous(memory_format=torch.channels_last))
+        return self._decoded(self.net.decoder, latents)
+
+    def decode_frame(self, latents: Tensor) -> Tensor:
+        return self._decoded(self._fast_decoder, latents)
+
+    @cached_property
+    def _fast_decoder(self) -> nn.Module:
+        return hastened(self.net.decoder)
+
+    @torch.inference_mode()
+    def _decoded(self, decoder: nn.Module, latents: Tensor) -> Tensor:
+        pictures = decoder(latents.contiguous(memory_format=torch.channels_last))
         return (pictures.mul_(0.5).add_(0.5)).clamp_(0, 1).contiguous()
 
     def networks(self) -> tuple[Network, Network]:

@@ -73,10 +73,14 @@ class Conv24:
         self._requantise(sums)
         return results.view(batch, height, width, -1)[:, : x.shape[1], : x.shape[2]]
 
-    def of(self, windows: Tensor) -> Tensor:
-        """The same for what the taps see, side by side: (..., T * C) -> (..., O)."""
-        sums = torch.addmm(self.offset, windows.reshape(-1, windows.shape[-1]), self.taps.flatten(0, 1))
-        return self._requantise(sums).view(*windows.shape[:-1], -1)
+    def of(self, *windows: Tensor) -> Tensor:
+        """The same for what the taps see, side by side, in one tensor or several: (..., T * C) -> (..., O)."""
+        parts = [part.reshape(-1, part.shape[-1]) for part in windows]
+        first, *others = self.taps.flatten(0, 1).split([part.shape[1] for part in parts])
+        sums = torch.addmm(self.offset, parts[0], first)
+        for part, weights in zip(parts[1:], others, strict=True):
+            sums.addmm_(part, weights)
+        return self._requantise(sums).view(*windows[0].shape[:-1], -1)
 
     def _requantise(self, sums: Tensor) -> Tensor:
         # Sums are integers already; rounding removes what another library's kernel may add.

@@ -99,7 +99,7 @@ class Hyper24:
         raw = twins["head"](x)
         if y is not None:
             context = twins["context"].of(self._windows(y))
-            raw += twins["context_head"](twins["hidden"](torch.cat([x, context], 3)))
+            raw += twins["context_head"](twins["hidden"].of(x, context))
         return selected(raw.permute(0, 3, 1, 2))
 
     def _windows(self, y: Tensor) -> Tensor:

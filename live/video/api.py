@@ -246,7 +246,7 @@ class ClipFrames(Iterator[Image.Image]):
 
     def _picture(self, latents: Tensor) -> Image.Image:
         clip = self.header.properties
-        return decode_picture(self._autoencoder, latents, (clip.width, clip.height), self._geometry)
+        return decode_picture(self._autoencoder, latents, (clip.width, clip.height), self._geometry, frame=True)
 
 
 def _verify(path: Path, checkpoint: str | Path | None, vae: str | Autoencoder | None, max_pixels: int) -> None:
