@@ -22,6 +22,7 @@ from live.files import write_atomic
 from . import clip_figures, results, tables
 from .bdrate import at_rate, bd_rate, matrix, matrix_markdown, monotone
 from .curves import rd_plot
+from .learning import learning_plot
 from .ours import codec_of
 from .results import METRICS, REFERENCES
 
@@ -144,7 +145,7 @@ def block() -> str:
 
 
 def plots() -> list[Path]:
-    """Draw the figure of each reference as PNG and SVG; returns their paths."""
+    """Draw the figure of each reference as PNG and SVG, and the curves of training; returns their paths."""
     points, published, made = results.load(POINTS), results.load_published(OTHERS), []
     for reference, metrics in PLOTS.items():
         here = points[points["reference"] == reference]
@@ -152,6 +153,9 @@ def plots() -> list[Path]:
         for suffix in (".png", ".svg") if shown else ():
             made.append(ASSETS / f"kodak_rd_{reference}{suffix}")
             rd_plot(points, shown, made[-1], reference=reference, published=published)
+    for table in sorted(RESULTS.glob("learning_*.csv")):
+        made.append(ASSETS / f"{table.stem}.png")
+        learning_plot(pd.read_csv(table), made[-1])
     return made
 
 
