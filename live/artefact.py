@@ -35,9 +35,9 @@ def read_artefact(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[
         raise ModelError(f"no checkpoint at {path}")
     try:
         with safe_open(str(path), framework="pt") as file:
-            card = json.loads((file.metadata() or {}).get(CARD_KEY, "{}"))
+            card = _parsed((file.metadata() or {}).get(CARD_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a handle, not a dict
-    except (SafetensorError, OSError, ValueError):
+    except (SafetensorError, OSError, ValueError, RecursionError):
         raise ModelError(f"{path} is not a readable safetensors checkpoint") from None
     if card.get("kind") != kind:
         raise ModelError(f"{path} is not a LIVE {kind} checkpoint; export one with the training commands")
@@ -48,9 +48,17 @@ def read_card(path: str | Path) -> dict[str, Any]:
     """The card alone, without loading tensors or torch; ModelError when the file is not safetensors."""
     try:
         status = os.stat(path)
-        return json.loads(_card_text(str(path), status.st_mtime_ns, status.st_size))
-    except (OSError, ValueError, AttributeError, TypeError):
+        return _parsed(_card_text(str(path), status.st_mtime_ns, status.st_size))
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         raise ModelError(f"{path} is not a readable safetensors checkpoint") from None
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """A card's text as the object that it must be; ValueError or RecursionError for anything else."""
+    card = json.loads(text)
+    if not isinstance(card, dict):
+        raise ValueError("a card must be an object")
+    return card
 
 
 @lru_cache(maxsize=64)

@@ -9,6 +9,7 @@ then lacks the transforms that torchvision and torch_geometric bring.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -38,7 +39,9 @@ def without(names: tuple[str, ...]) -> Iterator[None]:
                 delattr(sys.modules[parent], child)
 
 
-with without(() if "compressai" in sys.modules else POSTPONED):
+# Another thread that imports one of them meanwhile must not be given the empty one.
+_alone = "compressai" not in sys.modules and threading.active_count() == 1
+with without(POSTPONED if _alone else ()):
     from compressai._CXX import pmf_to_quantized_cdf
     from compressai.ans import BufferedRansEncoder, RansDecoder
     from compressai.entropy_models import EntropyBottleneck, GaussianConditional

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -163,9 +164,20 @@ def conventions_of(card: dict[str, Any]) -> str:
     return json.dumps({key: card.get(key) for key in kept} | named, sort_keys=True)
 
 
-@lru_cache(maxsize=16)
 def load_codec(path: Path) -> Codec:
-    """Load a codec checkpoint with its frozen tables; ModelError when it is damaged or was altered."""
+    """A codec checkpoint with its frozen tables; ModelError when it is missing, damaged or was altered.
+
+    Loaded once, and again when the file is another."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        raise ModelError(f"no checkpoint at {path}") from None
+    return codec_at(Path(path).absolute(), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=16)
+def codec_at(path: Path, *_state: int) -> Codec:
+    """``load_codec`` of a file in a certain state, by which it is remembered."""
     import torch
 
     from .codecs import make_codec, state_of
@@ -182,7 +194,7 @@ def load_codec(path: Path) -> Codec:
         codec.tables = {
             name: Tables.from_tensors(tensors, f"tables.{name}", rows) for name, rows in codec.table_rows.items()
         }
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ConfigError) as error:
         raise ModelError(f"{path} is not a codec checkpoint that this release reads: {error}") from None
     if "arithmetic" in card:
         names = [name for name in tensors if name.startswith(_UNITS)]
@@ -227,5 +239,4 @@ def export_codec(codec: Codec, path: Path, card: dict[str, Any], half: bool = Tr
     if not 0 <= full["quality"] <= 255:
         raise ModelError(f"quality {full['quality']} does not fit a file's one byte; choose 1 to 255")
     write_artefact(path, state, full | {"identity": identity_of(state, conventions_of(full))})
-    load_codec.cache_clear()
     return load_codec(path)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .errors import InputError, LiveError, is_out_of_memory
+from .errors import InputError, LiveError, is_out_of_memory, reason
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,7 +31,7 @@ def run(main: Callable[[], int], interrupted: str = "nothing half-written") -> i
         sys.stderr.close()
         return 0
     except OSError as error:
-        print(f"live: {error.filename or 'the system'}: {error.strerror}", file=sys.stderr)
+        print(f"live: {error.filename or 'the system'}: {reason(error)}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

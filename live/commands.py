@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DecodeMismatch, InputError, LiveError, OutputError, is_out_of_memory, naming
+from .errors import DecodeMismatch, InputError, LiveError, OutputError, is_out_of_memory, naming, reason
 from .files import check_output, picture_files, read_bytes, require_file, write_atomic
 
 if TYPE_CHECKING:
@@ -75,10 +75,11 @@ def _verification(args: Namespace, source: Path, data: bytes) -> Callable[[bytes
 
     def check(written: bytes) -> None:
         try:
-            if unpack(written).latents:
-                api.decompress_latents(written, checkpoint=args.checkpoint)
+            limit = {"max_pixels": sys.maxsize}  # what was read was within it
+            if unpack(written, **limit).latents:
+                api.decompress_latents(written, checkpoint=args.checkpoint, **limit)
             else:
-                api.decompress(written, checkpoint=args.checkpoint, vae=args.vae)
+                api.decompress(written, checkpoint=args.checkpoint, vae=args.vae, **limit)
         except LiveError as error:
             raise DecodeMismatch(f"{source}: what was written does not decode ({error}); not kept") from None
         if written != data:
@@ -111,6 +112,8 @@ def _compress_folder(args: Namespace) -> int:
             return source, *_compress_picture(args, source, output)
         except LiveError as error:
             return str(error) if str(source) in str(error) else f"{source}: {error}"
+        except OSError as error:  # such as a name that is too long with .live behind it
+            return f"{source}: {reason(error)}"
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -245,8 +248,8 @@ def models(args: Namespace) -> int:
 
 def pack_latents(args: Namespace) -> int:
     """live latents pack: a tensor in a safetensors file -> .live."""
-    output = args.output or args.input.with_suffix(FILE_SUFFIX)
     require_file(args.input)
+    output = args.output or args.input.with_suffix(FILE_SUFFIX)
     check_suffix(output, FILE_SUFFIX)
     check_output(output, args.force)
     from . import api
@@ -276,9 +279,9 @@ def _read_tensor(path: Path, key: str | None):
 
 def unpack_latents(args: Namespace) -> int:
     """live latents unpack: .live -> safetensors with one tensor, ``latents`` (1, c, h, w) float32."""
+    data = read_bytes(args.input)
     output = args.output or args.input.with_suffix(LATENT_SUFFIX)
     check_suffix(output, LATENT_SUFFIX)
-    data = read_bytes(args.input)
     check_output(output, args.force)
     _unpacked(args.input, data, args.max_pixels)
     from safetensors.torch import save

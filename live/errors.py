@@ -52,6 +52,11 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
+def reason(error: OSError) -> str:
+    """Why the system, or a library that raises OSError too, could not do something."""
+    return error.strerror or first_line(error)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, which torch says by a RuntimeError: its CPU allocator's words, or a GPU's own kind."""
     said = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import InputError, OutputError
+from .errors import InputError, OutputError, reason
 
 # fmt: off
 PICTURE_SUFFIXES = frozenset([
@@ -64,7 +64,7 @@ def replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
             yield file, temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+        raise OutputError(f"cannot write {path}: {reason(error)}") from None
     finally:  # after the rename there is none; after an error or Ctrl-C it would be debris
         temporary.unlink(missing_ok=True)
 
@@ -78,7 +78,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+        raise OutputError(f"cannot write {path}: {reason(error)}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

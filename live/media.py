@@ -172,12 +172,15 @@ def _open(source: str | Path | bytes) -> tuple[Image.Image, str]:
     heif = _register_heif()
     try:
         with _without_pillows_limit():
-            return Image.open(io.BytesIO(data)), label
+            image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
         hint = "; for HEIC install pillow-heif" if not heif and data[4:8] == b"ftyp" else ""
         raise InputError(f"{label} is not a picture that can be read{hint}") from None
     except Exception as error:  # Pillow's readers raise anything on damaged data
         raise InputError(f"{label} is damaged or truncated ({first_line(error)})") from None
+    if image.format == "EPS":  # Pillow would have Ghostscript run it
+        raise InputError(f"{label} is a PostScript program, not a picture; convert it to one first")
+    return image, label
 
 
 def _to_rgb(image: Image.Image, background: tuple[int, int, int] | None, label: str) -> Image.Image:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from .errors import DamagedFile
 from .latents.base import Autoencoder
 from .media import to_image, to_tensor
 from .tiles import Box, Geometry, blended
@@ -61,7 +62,8 @@ def decode_picture(
 ) -> Image.Image:
     """Latents (1, c, h, w) -> RGB picture of ``size`` (width, height), at most (f w, f h), rounded to 8 bits.
 
-    geometry: the overlapping tiles that ``encode_picture`` gave, if it did. frame: of a clip (``Autoencoder.decode_frame``).
+    geometry: the overlapping tiles that ``encode_picture`` gave, if it did; DamagedFile where they are missing. frame: of a
+    clip (``Autoencoder.decode_frame``).
     """
     factor, tiled = autoencoder.factor, autoencoder.tiled_decode
     rows, columns = latents.shape[2:]
@@ -73,9 +75,11 @@ def decode_picture(
 
     if geometry:
         blended(tiled, geometry, rows, columns, lambda box: box.of(latents), write)
-    elif rows * columns <= WHOLE or tiled.halo is None:
+    elif rows * columns <= WHOLE:
         decode = autoencoder.decode_frame if frame else autoencoder.decode
         write(Box(0, rows, 0, columns), decode(latents))
+    elif tiled.halo is None:  # no encoder writes that, and the whole at once could take all memory
+        raise DamagedFile("the file is damaged: it lacks the tiles that its autoencoder takes at this size")
     else:
         tiled.run(rows, columns, lambda box: box.of(latents), write)
     return image

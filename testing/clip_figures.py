@@ -109,7 +109,7 @@ def rate_table(rows: pd.DataFrame, clip: str) -> str:
 def speed_table(rows: pd.DataFrame) -> str:
     """Frames a second of each codec at its setting nearest to ``SHOWN_BPP`` on each clip, as Markdown."""
     clips = list(rows["clip"].unique())
-    heads = (f"{clip}: encoded / decoded; of ours without autoencoder" for clip in clips)
+    heads = (f"{clip}: encoded / decoded" for clip in clips)
     lines = [f"| codec | {' | '.join(heads)} |", "|---|" + "---|" * len(clips)]
     chosen = pd.concat([nearest(rows, clip, SHOWN_BPP) for clip in clips]).set_index(["codec", "clip"])
     for codec in rows["codec"].unique():
@@ -119,11 +119,7 @@ def speed_table(rows: pd.DataFrame) -> str:
 
 
 def _speeds(row: pd.Series) -> str:
-    whole = f"{row.frames / row.encode_s:.2f} / {row.fps:.2f}"
-    if pd.isna(row.encode_autoencoder_s) or pd.isna(row.decode_autoencoder_s):
-        return whole
-    there, back = row.encode_s - row.encode_autoencoder_s, row.decode_s - row.decode_autoencoder_s
-    return f"{whole}; {row.frames / there:.2f} / {row.frames / back:.2f}"
+    return f"{row.frames / row.encode_s:.2f} / {row.fps:.2f}"
 
 
 def _number(value: float | None, digits: int) -> str:

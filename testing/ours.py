@@ -58,6 +58,8 @@ def _timed_autoencoder(checkpoint: Path) -> Autoencoder | None:
 def _timed(name: str, embedded: Path) -> Autoencoder:
     autoencoder = load_autoencoder(name)
     autoencoder.encode = STOPWATCH.timed(autoencoder.encode)
+    if type(autoencoder).decode_frame is not Autoencoder.decode_frame:  # else it is timed as decode
+        autoencoder.decode_frame = STOPWATCH.timed(autoencoder.decode_frame)
     autoencoder.decode = STOPWATCH.timed(autoencoder.decode)
     return autoencoder
 

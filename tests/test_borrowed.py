@@ -31,6 +31,20 @@ def test_what_is_postponed_comes_when_it_is_asked_for(code):
     assert not done.returncode, done.stderr
 
 
+def test_beside_another_thread_nothing_is_replaced():
+    """It could import one of them at that moment and would keep an empty module."""
+    code = """
+import sys, threading
+end = threading.Event()
+threading.Thread(target=end.wait).start()
+import live.borrowed
+end.set()
+assert sys.modules["torchvision"].__file__
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+
+
 def test_after_compressai_itself_nothing_is_touched():
     code = "import compressai.datasets as before, live.borrowed, compressai.datasets as after; assert before is after"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)

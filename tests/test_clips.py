@@ -181,6 +181,12 @@ def test_a_playlist_opens_no_network(tmp_path):
     assert "not a clip that can be read" in refusal(tmp_path / "list.m3u8")
 
 
+def test_a_playlist_opens_no_other_file(tmp_path):
+    make_clip(tmp_path / "private.mp4")
+    (tmp_path / "clip.mp4").write_text("ffconcat version 1.0\nfile private.mp4\n")
+    assert "is a list of other files (concat), not a clip" in refusal(tmp_path / "clip.mp4")
+
+
 def test_outputs_are_checked(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious").write_text("x")

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from films import make_clip
 from PIL import Image
 
 from live.command import run
 from live.errors import InputError, ModelError
-from testing import clip_bdrate, clip_figures, clip_results, clips, lengths
+from live.registry import embedded_dir
+from testing import clip_bdrate, clip_figures, clip_results, clips, lengths, ours
 from testing.clip_anchors import CLIP_ANCHORS
 from testing.clip_bdrate import clip_bd_rates, mean_bd_rate
 from testing.clip_codecs import CLIP_OURS, clip_codec_of
@@ -241,3 +243,12 @@ def test_lengths_are_measured(capsys):
         assert long[f"{verb}_mib"] < 1.1 * short[f"{verb}_mib"]
     assert lengths.table([short, long]).count("| live_plus |") == 2
     assert run(lambda: lengths.main(["--frames", "8,none"])) == 2 and "whole numbers" in capsys.readouterr().err
+
+
+def test_the_autoencoder_is_timed_by_whichever_way_it_decodes():
+    autoencoder = ours._timed("compact", embedded_dir())
+    latents = torch.zeros(1, autoencoder.channels, 4, 4)
+    for decode in (autoencoder.decode, autoencoder.decode_frame):
+        ours.STOPWATCH.seconds = None
+        decode(latents)
+        assert ours.STOPWATCH.seconds > 0

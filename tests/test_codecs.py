@@ -5,14 +5,16 @@ import torch
 from compressai.models.google import ScaleHyperprior
 from compressai.models.utils import conv, deconv
 from conftest import SMALL_PLUS, perturb
+from safetensors.torch import load_file, save_file
 
-from live.checkpoints import export_codec, load_codec
+from live.artefact import CARD_KEY, read_artefact
+from live.checkpoints import codec_at, export_codec, load_codec
 from live.codecs import CODECS, make_codec, state_of
 from live.codecs.paper import LivePaper, PaperConfig
 from live.codecs.plus import LivePlus, PlusConfig
 from live.coder import Count, Read, Write
 from live.command import run
-from live.errors import ModelError
+from live.errors import DamagedFile, ModelError
 from live.latents.base import Statistics
 from scripts import import_reference
 from scripts.import_reference import SCALING_FACTOR
@@ -119,7 +121,7 @@ def test_altered_checkpoint_is_refused(tmp_path):
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
-    load_codec.cache_clear()
+    codec_at.cache_clear()
     with pytest.raises(ModelError, match="damaged"):
         load_codec(path)
 
@@ -198,3 +200,32 @@ def test_import_refuses_what_is_not_tensors(tmp_path, capsys):
 def test_released_state_leaves_out_what_is_derived():
     names = state_of(LivePlus(SMALL_PLUS))
     assert not [name for name in names if "cdf" in name or name.endswith("bound")]
+
+
+def test_a_quality_that_the_checkpoint_does_not_have_is_damage(codec):
+    assert codec.at_byte(1) is codec
+    with pytest.raises(DamagedFile, match="quality"):
+        codec.at_byte(2)
+
+
+def test_a_checkpoint_that_was_replaced_is_loaded_anew(codec, tmp_path):
+    path = tmp_path / "codec.safetensors"
+    assert load_codec(path) is load_codec(path)
+    before = load_codec(path).identity
+    other = type(codec)(codec.config)
+    perturb(other, 1)
+    export_codec(other, path, CARD)
+    assert load_codec(path).identity != before
+
+
+@pytest.mark.parametrize("card", ["[]", "[" * 100_000, "3", '{"kind": "codec", "config": []}'])
+def test_a_hostile_card_is_refused_in_words(codec, tmp_path, card):
+    path = tmp_path / "hostile.safetensors"
+    save_file(load_file(tmp_path / "codec.safetensors"), path, {CARD_KEY: card})
+    for read in (load_codec, lambda path: read_artefact(path, "codec")):
+        try:
+            read(path)
+        except ModelError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:
+            assert read is not load_codec and card.startswith("{")

@@ -11,12 +11,14 @@ import torch
 from conftest import SMALL_PLUS, perturb
 from safetensors.torch import load_file
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+import live
 from live.artefact import read_artefact, write_artefact
-from live.checkpoints import conventions_of, export_codec, load_codec
+from live.checkpoints import codec_at, conventions_of, export_codec, load_codec
 from live.codecs.plus import LivePlus
 from live.coder import Count, Read, Write
-from live.errors import ModelError
+from live.errors import LiveError, ModelError
 from live.latents.base import identity_of
 from live.priors.exact24 import LARGEST_SUM, LIMIT, Conv24, choose_bits, fixed_weights, largest_sum
 from live.priors.hyper import anchor_mask, half
@@ -98,13 +100,43 @@ def test_it_costs_next_to_nothing(codec):
     assert abs(counts[0].bits / counts[1].bits - 1) < 0.005
 
 
-def test_short_floats_are_enough(codec):
-    """Operands fit the 11 bits of TF32, so that matrix units which round to it change nothing."""
-    kept = []
-    for twin in codec._exact_hyper.twins.values():
-        assert twin.taps.abs().max() < LARGEST_SUM
-        kept.append(twin.bounds[1])
-    assert min(kept) == LIMIT and LIMIT < 1 << 11
+class ShortProducts(TorchFunctionMode):
+    """Multiplies matrices of float32 in bfloat16, as processors with such units do where the process allows it."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__name__", "") in ("addmm", "addmm_", "mm", "matmul", "bmm", "baddbmm", "baddbmm_"):
+            args = (
+                args[0],
+                *(value.bfloat16().float() if value.dtype == torch.float32 else value for value in args[1:]),
+            )
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def medium_precision():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture(scope="module")
+def coded():
+    latents = torch.randn(1, 32, 24, 32, generator=torch.Generator().manual_seed(3)) * 2
+    data = live.compress_latents(latents, 4, codec="live_plus")
+    return data, live.decompress_latents(data)
+
+
+def test_products_in_shorter_floats_change_no_symbol(coded, medium_precision):
+    data, latents = coded
+    with ShortProducts():
+        assert (live.decompress_latents(data) - latents).abs().max() < 1  # what follows the symbols may be rounded
+
+
+def test_shorter_floats_would_change_symbols(coded):
+    """Else the test above could not fail: unless the process says that it allows them, nothing is done about them."""
+    with ShortProducts(), pytest.raises(LiveError):
+        live.decompress_latents(coded[0])
 
 
 def test_checkpoints_state_their_arithmetic(codec, tmp_path):
@@ -127,7 +159,7 @@ def test_checkpoints_state_their_arithmetic(codec, tmp_path):
 
 def rewrite(path, tensors, card):
     write_artefact(path, tensors, card | {"identity": identity_of(tensors, conventions_of(card))})
-    load_codec.cache_clear()
+    codec_at.cache_clear()
     load_codec(path)
 
 

@@ -16,7 +16,7 @@ import torch
 from test_golden import CLIPS, EXPECTED, FILES, GOLDEN, facts
 from torch.overrides import TorchFunctionMode
 
-from live.checkpoints import load_codec
+from live.checkpoints import codec_at, load_codec
 from live.registry import cache_dir
 
 ALL = FILES | CLIPS
@@ -92,9 +92,9 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def fresh_codecs(monkeypatch):
     """Codecs loaded, and their integer networks made, under the setting of the test."""
     monkeypatch.setenv("LIVE_CHECKPOINTS", str(GOLDEN))
-    load_codec.cache_clear()
+    codec_at.cache_clear()
     yield
-    load_codec.cache_clear()
+    codec_at.cache_clear()
 
 
 def assert_all_decode() -> None:

@@ -24,7 +24,7 @@ from films import (
 from test_video_damage import hurt, rewritten
 
 import live
-from live.checkpoints import load_codec
+from live.checkpoints import codec_at, load_codec
 from live.codecs import Glc, GlcConfig, GlcVideo, GlcVideoConfig, glc
 from live.codecs.video import glc_video
 from live.codecs.video.glc_video import adaptor_of, level_of
@@ -105,7 +105,7 @@ def test_both_sides_come_to_the_same_state(codec, quality):
         finally:
             torch.set_num_threads(before)
             codec.load_state_dict(weights)
-            load_codec.cache_clear()  # with the picture codec that was disturbed
+            codec_at.cache_clear()  # with the picture codec that was disturbed
 
 
 def test_estimated_bits_are_those_of_real_bytes(codec):

@@ -176,6 +176,13 @@ def test_files_that_are_no_pictures(tmp_path, monkeypatch):
     media._register_heif.cache_clear()
 
 
+def test_programs_are_not_run(monkeypatch):
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    refused(saved(photo(16, 16), "EPS"), "PostScript program, not a picture")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])
 def test_damage_is_said_in_one_sentence(kind):
     data = saved(photo(64, 64), kind)

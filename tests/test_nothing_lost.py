@@ -148,13 +148,20 @@ def compress(*arguments: object) -> int:
 def test_verify_decodes_what_was_written(small_live, tmp_path, monkeypatch, capsys):
     photo(40, 30).save(tmp_path / "photo.png")
     save_file({"x": torch.randn(1, 4, 8, 8)}, tmp_path / "z.safetensors")
-    seen = []
+    seen, limits = [], []
     for name in ("decompress", "decompress_latents"):
         decode = getattr(api, name)
-        monkeypatch.setattr(api, name, lambda data, _decode=decode, **how: seen.append(data) or _decode(data, **how))
+
+        def watched(data, _decode=decode, **how):
+            seen.append(data)
+            limits.append(how["max_pixels"])
+            return _decode(data, **how)
+
+        monkeypatch.setattr(api, name, watched)
     assert compress(tmp_path / "photo.png", "-q", "1", "--verify") == 0
     assert compress(tmp_path / "z.safetensors", "-q", "1", "--verify") == 0
     assert seen == [(tmp_path / name).read_bytes() for name in ("photo.live", "z.live")]
+    assert min(limits) > 1 << 40, "what --max-pixels let in is not refused when it is verified"
 
 
 def test_verify_refuses_what_does_not_decode(small_live, tmp_path, monkeypatch, capsys):
@@ -210,6 +217,17 @@ def test_a_folder_job_goes_on_and_names_every_failure(small_live, tmp_path, monk
     assert captured.err.splitlines()[-1].startswith(f"live: {source / 'b.png'}: ")
     assert "2 pictures" in captured.out
     assert sorted(path.name for path in target.iterdir()) == ["a.png.live", "c.png.live"]
+
+
+def test_a_folder_job_goes_on_after_a_name_that_grows_too_long(small_live, tmp_path, capsys):
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("a", "l" * 248):
+        photo(40, 32).save(source / f"{name}.png")
+    assert compress(source, "-o", target, "-q", "1") == 1
+    captured = capsys.readouterr()
+    assert "File name too long" in captured.err.splitlines()[-1] and "1 picture," in captured.out
+    assert [path.name for path in target.iterdir()] == ["a.png.live"]
 
 
 def test_a_folder_job_on_a_full_disk_names_every_picture(small_live, tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from live.codecs import halves
 from live.codecs.paper import LivePaper, PaperConfig
 from live.codecs.plus import LivePlus
 from live.coder import Count, Read, Write
-from live.container import TILES_TAG, unpack
+from live.container import TILES_TAG, pack, unpack
 from live.errors import DamagedFile
 from live.latents import load_autoencoder
 from live.latents.base import Statistics
@@ -249,6 +250,10 @@ def test_an_unbounded_autoencoder_tiles_above_a_limit_and_the_file_says_how(unbo
     monkeypatch.undo()  # a decoder follows the file, not its own limits
     assert live.decompress(data, **options).tobytes() == decoded.tobytes()
     assert decoded.size == image.size
+    without = pack(replace(unpack(data), sections={}))
+    with monkeypatch.context() as patch, pytest.raises(DamagedFile, match="lacks the tiles"):
+        patch.setattr(pictures, "WHOLE", 500)
+        live.decompress(without, **options)
     latents = live.decompress_latents(data, checkpoint=checkpoint)
     whole = pictures.decode_picture(autoencoder, latents, image.size, None)
     likeness = np.corrcoef(np.asarray(whole).ravel(), np.asarray(decoded).ravel())[0, 1]

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import photo
+from PIL import Image
 
 from live.artefact import read_card
 from live.checkpoints import load_codec
 from live.config import load_yaml, parse
-from live.errors import ConfigError
+from live.errors import ConfigError, InputError
 from training import export, train_autoencoder, train_codec
 from training.data import Photos
 from training.engine import Engine, Schedule, TrainingDiverged
@@ -191,6 +192,21 @@ def test_a_plateau_lowers_the_rate(tmp_path):
     with open(tmp_path / "log.csv", newline="") as log:
         rates = [float(row["lr"]) for row in csv.DictReader(log)]
     assert rates[:3] == [1e-2] * 3 and rates[3:5] == pytest.approx([1e-3] * 2)
+
+
+def test_patience_without_a_validation_loss_is_refused(tmp_path):
+    stage = Quadratic()
+    stage.validate = lambda: {"psnr": 30.0}
+    with pytest.raises(ConfigError, match="patience"):
+        Engine(stage, Schedule(steps=2, warmup=0, validate_every=1, patience=1), tmp_path, CONFIG).run()
+
+
+def test_a_photo_that_cannot_be_read_is_named(tmp_path):
+    for number in range(3):
+        Image.new("RGB", (300, 300)).save(tmp_path / f"{number}.png")
+    (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:60])
+    with pytest.raises(InputError, match=r"1\.png is damaged or truncated"):
+        Photos(sorted(tmp_path.glob("*.png")), 64)
 
 
 def test_nan_stops_and_names_the_batch(tmp_path):

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from live.errors import ConfigError, InputError
 from live.files import picture_files
+from live.media import read_picture
 
 VALIDATION_SHARE = 0.04
 VALIDATION_PHOTOS, VALIDATION_CROP = 24, 256
@@ -101,8 +101,7 @@ class Photos(Examples):
             raise InputError("of every 25 photos one is held out for validation, by its name's hash: give more photos")
         kept, pictures = [], []
         for path in tqdm(files, desc="photos", unit="file", leave=False):
-            with Image.open(path) as picture:
-                array = np.array(picture.convert("RGB"))
+            array = np.array(read_picture(path, "white"))
             if min(array.shape[:2]) >= smallest:
                 kept.append(path)
                 pictures.append(torch.from_numpy(array).permute(2, 0, 1))

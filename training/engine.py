@@ -198,6 +198,8 @@ class Engine:
     def _wait_on_plateau(self, figures: dict[str, float]) -> None:
         if not self.schedule.patience:
             return
+        if "loss" not in figures:
+            raise ConfigError("patience waits for a validation loss, which this training has not; choose patience: 0")
         better = figures["loss"] < self.plateau["best"] * (1 - 1e-4)
         self.plateau["waited"] = 0 if better else self.plateau["waited"] + 1
         self.plateau["best"] = min(self.plateau["best"], figures["loss"])

@@ -72,7 +72,7 @@ class CompressibleAutoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         self.net = CompactNet(config.model)
-        self.hyper = Hyperprior(config.model.channels, config.rate.width, config.rate.z_channels, context=True)
+        self.hyper = Hyperprior(config.model.channels, config.rate.width, config.rate.z_channels)
         self.log_gain = nn.Parameter(torch.zeros(config.rate.levels, config.model.channels))
         self.mu = geometric(config.rate.mu_fine, config.rate.mu_coarse, config.rate.levels)
         self.bf16 = config.schedule.bf16
@@ -168,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("give a folder of photos with --data or LIVE_TRAIN")
     values = load_yaml(args.config)
     if args.init:
-        values["init"] = read_card(args.init)["identity"]
+        values["init"] = read_card(args.init).get("identity", "")
     config = parse(AutoencoderConfig, values)
     return Engine(AutoencoderStage(config, args.data, args.init), config.schedule, args.run, config).run()
 

@@ -233,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("give a positive --lambda and a --run folder")
     if not args.data:
         raise InputError("give a folder of photos with --data or LIVE_TRAIN")
-    given = {"trained_at": args.weight} | ({"init": read_card(args.init)["identity"]} if args.init else {})
+    given = {"trained_at": args.weight} | ({"init": read_card(args.init).get("identity", "")} if args.init else {})
     config = parse(CodecConfig, load_config(args.config)[0] | given)
     stage = CodecStage(config, Path(args.data), load_autoencoder(args.vae), args.init, args.latents)
     return Engine(stage, config.schedule, args.run, config).run()

@@ -67,7 +67,7 @@ class LivePlus(nn.Module, LatentCodec):
         self.log_gain = nn.Parameter(torch.full(shape, -torch.log(torch.tensor(step)).item()))
         self.g_a = residual_transform(config.channels, config.analysis_width, config.analysis_blocks)
         self.g_s = residual_transform(config.channels, config.synthesis_width, config.synthesis_blocks)
-        self.hyper = Hyperprior(config.channels, config.width, config.z_channels, context=True)
+        self.hyper = Hyperprior(config.channels, config.width, config.z_channels)
 
     def set_statistics(self, statistics: Statistics) -> None:
         """Normalise latents by these statistics of their c channels."""

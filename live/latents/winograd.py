@@ -69,7 +69,7 @@ def hastened(network: nn.Module) -> nn.Module:
     if not network._modules:
         return network
     twin = copy.copy(network)
-    twin._modules = {name: hastened(child) for name, child in network.named_children()}
+    twin._modules = {name: hastened(child) for name, child in network._modules.items()}
     return twin
 
 

@@ -164,7 +164,7 @@ def exact_twin(module: nn.Module) -> nn.Module:
         return ExactSpread()
     if isinstance(module, (nn.ReLU, nn.PixelShuffle)):
         return module
-    children = dict(module.named_children())
+    children = module._modules  # a layer that stands twice in a module is there twice
     if not (children or type(module) is nn.Sequential) or any(True for _ in module.parameters(recurse=False)):
         raise ModelError(f"an entropy network has a layer {type(module).__name__} without an exact twin")
     twin = copy.copy(module)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..errors import ModelError
 
 LIMIT = 2047
-"""Largest activation: 11 bits, which the short floats of matrix units (TF32) hold too."""
+"""Largest activation: 11 bits."""
 LARGEST_SUM = 2**24
 FINEST_WEIGHT, COARSEST_WEIGHT, FINEST_ACTIVATION, COARSEST_ACTIVATION = 20, -20, 10, -6
 """Fractional bits of a unit, at most and at least."""
@@ -63,28 +63,39 @@ class Conv24:
         padded = F.pad(x, (0, 0, reach, reach, reach, reach))
         batch, height, width, channels = padded.shape
         # With the picture laid out in one line every tap is a plain shift; what wraps around falls on the border.
-        line = padded.reshape(-1, channels)  # a thin picture's is not in one piece
+        kind = sum_type()
+        line = padded.reshape(-1, channels).to(kind)  # a thin picture's is not in one piece
         results = line.new_empty(len(line), len(self.offset))
         sums = results[: len(line) - 2 * reach * (width + 1)]
         sums.copy_(self.offset.expand_as(sums))
-        for tap, weight in enumerate(self.taps):
+        for tap, weight in enumerate(self.taps.to(kind)):
             start = tap // side * width + tap % side
             sums.addmm_(line[start : start + len(sums)], weight)
         self._requantise(sums)
-        return results.view(batch, height, width, -1)[:, : x.shape[1], : x.shape[2]]
+        return results.float().view(batch, height, width, -1)[:, : x.shape[1], : x.shape[2]]
 
     def of(self, *windows: Tensor) -> Tensor:
         """The same for what the taps see, side by side, in one tensor or several: (..., T * C) -> (..., O)."""
-        parts = [part.reshape(-1, part.shape[-1]) for part in windows]
-        first, *others = self.taps.flatten(0, 1).split([part.shape[1] for part in parts])
-        sums = torch.addmm(self.offset, parts[0], first)
+        kind = sum_type()
+        parts = [part.reshape(-1, part.shape[-1]).to(kind) for part in windows]
+        first, *others = self.taps.to(kind).flatten(0, 1).split([part.shape[1] for part in parts])
+        sums = torch.addmm(self.offset.to(kind), parts[0], first)
         for part, weights in zip(parts[1:], others, strict=True):
             sums.addmm_(part, weights)
-        return self._requantise(sums).view(*windows[0].shape[:-1], -1)
+        return self._requantise(sums).float().view(*windows[0].shape[:-1], -1)
 
     def _requantise(self, sums: Tensor) -> Tensor:
         # Sums are integers already; rounding removes what another library's kernel may add.
         return sums.round_().mul_(self.scale).floor_().clamp_(*self.bounds)
+
+
+def sum_type() -> torch.dtype:
+    """What sums are made in: float32, or float64 where the process lets float32 be multiplied in shorter floats, which would
+    round its integers (``torch.set_float32_matmul_precision`` and the backend's own switch)."""
+    backend = getattr(torch.backends.mkldnn, "matmul", None)
+    if backend is None:  # of older releases; newer ones refuse this question once the backend's switch is set
+        return torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64
+    return torch.float32 if backend.fp32_precision in ("none", "ieee") else torch.float64
 
 
 def fixed_weights(weight: Tensor, bias: Tensor, inputs: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:

@@ -76,10 +76,10 @@ def scales_of(indices: Tensor) -> Tensor:
 class Hyperprior(nn.Module):
     """Entropy model of integer-spaced latents y (B, c, h, w), h and w multiples of 4.
 
-    channels: c; width: hidden channels n; z_channels: n_z; context: whether the second checkerboard half sees the first.
+    channels: c; width: hidden channels n; z_channels: n_z. The second checkerboard half sees the first.
     """
 
-    def __init__(self, channels: int, width: int, z_channels: int, context: bool):
+    def __init__(self, channels: int, width: int, z_channels: int):
         super().__init__()
         self.channels = channels
         self.h_a = nn.Sequential(
@@ -91,13 +91,8 @@ class Hyperprior(nn.Module):
         self.head = conv(width, 2 * channels, 1)
         zero_init(self.head)
         nn.init.constant_(self.head.bias[channels:], math.log(1.0 / SCALE_MIN) / SCALE_STEP)
-        if context:
-            self.context = conv(channels, width, 5)
-            self.context_head = nn.Sequential(
-                conv(2 * width, width, 1), nn.ReLU(), zero_init(conv(width, 2 * channels, 1))
-            )
-        else:
-            self.context = None
+        self.context = conv(channels, width, 5)
+        self.context_head = nn.Sequential(conv(2 * width, width, 1), nn.ReLU(), zero_init(conv(width, 2 * channels, 1)))
         self.entropy_bottleneck = EntropyBottleneck(z_channels)
         # z is rounded to plain integers: the bottleneck's medians stay 0 and its quantiles are not trained.
         self.entropy_bottleneck.quantiles.requires_grad_(False)
@@ -122,13 +117,12 @@ class Hyperprior(nn.Module):
         features = self.features(round_ste(z))
         means, indices = self.parameters_of(features)
         y_hat = round_ste(y - means) + means
-        if self.context is not None:
-            mask = anchor_mask(*y.shape[2:], y.device)
-            anchors = torch.where(mask, y_hat, 0.0)
-            context_means, context_indices = self.parameters_of(features, anchors)
-            means = torch.where(mask, means, context_means)
-            indices = torch.where(mask, indices, context_indices)
-            y_hat = torch.where(mask, y_hat, round_ste(y - means) + means)
+        mask = anchor_mask(*y.shape[2:], y.device)
+        anchors = torch.where(mask, y_hat, 0.0)
+        context_means, context_indices = self.parameters_of(features, anchors)
+        means = torch.where(mask, means, context_means)
+        indices = torch.where(mask, indices, context_indices)
+        y_hat = torch.where(mask, y_hat, round_ste(y - means) + means)
         _, y_likelihoods = self.gaussian(y, scales_of(indices), means)
         return Estimate(y_hat, bits(y_likelihoods), bits(z_likelihoods))
 
@@ -139,8 +133,7 @@ class ExactHyperprior:
 
     def __init__(self, hyper: Hyperprior):
         self.h_s, self.head = exact(hyper.h_s), exact([hyper.head])
-        self.context = exact([hyper.context, nn.ReLU()]) if hyper.context is not None else None
-        self.context_head = exact(hyper.context_head) if hyper.context is not None else None
+        self.context, self.context_head = exact([hyper.context, nn.ReLU()]), exact(hyper.context_head)
 
     def features(self, z: Tensor) -> Tensor:
         """Symbols of z (1, n_z, h/4, w/4), integers -> features (1, n, h, w) in fixed point."""
@@ -153,7 +146,7 @@ class ExactHyperprior:
         """
         x = half(features, y is None)
         raw = self.head(x)
-        if y is not None and self.context is not None:
+        if y is not None:
             known = (y.double() * (UNIT // MEAN_PRECISION)).clamp_(-LIMIT, LIMIT)
             raw = raw + self.context_head(torch.cat([x, half(self.context(known), False)], 1))
         return selected(raw)

@@ -29,6 +29,9 @@ ZIMG_NAMES = {1: "709", 4: "fcc", 5: "470bg", 6: "170m", 9: "2020_ncl"}
 _RATE = re.compile(r"^\[Parsed_showinfo.* config in .*frame_rate: (\d+)/(\d+)")
 _FRAME = re.compile(r"^\[Parsed_showinfo.* n: +0 .* fmt:(\w+) cl:(\w+) sar:(\d+)/(\d+) s:(\d+)x(\d+) ")
 _COLOUR = re.compile(r"^\[Parsed_showinfo.* color_range:(\S+) color_space:(\S+) color_primaries:(\S+) color_trc:(\S+)")
+_INPUT = re.compile(r"^\[info\] Input #0, (\S+), from ")
+_PLAYLISTS = ("concat", "hls", "applehttp", "dash", "imf")
+"""What ffmpeg calls files that name other files, which it would read in their place."""
 _STREAM = re.compile(r"^\[info\] +Stream #0:.*?: (Video|Audio): ")
 _RETIMED = re.compile(r"^\[Parsed_fps.* (\d+) frames dropped, (\d+) frames duplicated")
 _PACKETS = re.compile(r"Input stream #0:.* \(video\): (\d+) packets read \((\d+) bytes\)")
@@ -144,9 +147,12 @@ class FileSource(Source):
         self._path = path
         self._heard: dict[str, re.Match[str]] = {}
         self._streams: list[str] = []
+        self._playlist = ""
         arguments = [*self._input(), "-map", STREAM, "-vf", "showinfo", "-frames:v", "1", "-f", "null", "-"]
         with Ffmpeg(arguments, hear=self._hear_properties) as ffmpeg:
             crashed = ffmpeg.wait() < 0
+        if self._playlist:
+            raise InputError(f"{path} is a list of other files ({self._playlist}), not a clip; give one of those")
         if not {"frame", "colour"} <= set(self._heard):
             raise InputError(self._refusal(ffmpeg.failure or ("ffmpeg crashed" if crashed else "no video stream")))
         self._format, self._chroma_place, *numbers = self._heard["frame"].groups()
@@ -167,6 +173,8 @@ class FileSource(Source):
         for name, pattern in (("rate", _RATE), ("frame", _FRAME), ("colour", _COLOUR)):
             if found := pattern.match(line):
                 self._heard.setdefault(name, found)
+        if (found := _INPUT.match(line)) and set(found[1].split(",")) & set(_PLAYLISTS):
+            self._playlist = found[1]
         if (found := _STREAM.match(line)) and "rate" not in self._heard and "(attached pic)" not in line:
             self._streams.append(found[1])
 
