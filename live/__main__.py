@@ -20,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND", parser_class=Parser)
 
     compress = verbs.add_parser("compress", help="a picture, a folder of pictures, a clip or latents -> .live")
-    compress.add_argument("input", type=Path, help="picture, folder, clip, or latents (.safetensors)")
+    compress.add_argument("input", type=path, help="picture, folder, clip, or latents (.safetensors)")
     _output(compress, "output file (a folder when the input is one); default: beside the input, suffix .live")
     dial = compress.add_mutually_exclusive_group()
     _codec_choice(compress, dial)
@@ -42,10 +42,10 @@ def build_parser() -> argparse.ArgumentParser:
     compress.set_defaults(run=_compress)
 
     decompress = verbs.add_parser("decompress", help=".live -> picture (or clip, or latents, if it holds such)")
-    decompress.add_argument("input", type=Path)
+    decompress.add_argument("input", type=path)
     _output(
         decompress,
-        "output picture, any format Pillow writes; of a clip .mp4, .y4m or, for PNGs, a new folder; "
+        f"output picture ({', '.join(commands.OUTPUT_FORMATS)}); of a clip .mp4, .y4m or, for PNGs, a new folder; "
         "default: beside the input, suffix .png or .mp4",
     )
     _decoder_choice(decompress)
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     decompress.set_defaults(run=_decompress)
 
     info = verbs.add_parser("info", help="what a .live file holds, without decoding it")
-    info.add_argument("input", type=Path)
+    info.add_argument("input", type=path)
     info.add_argument("--json", action="store_true", help="one JSON object")
     info.set_defaults(run=_info)
 
@@ -70,13 +70,13 @@ def build_parser() -> argparse.ArgumentParser:
     latents = verbs.add_parser("latents", help="latents <-> .live, without touching pixels")
     actions = latents.add_subparsers(dest="action", required=True, metavar="pack|unpack", parser_class=Parser)
     pack = actions.add_parser("pack", help="latents (.safetensors) -> .live")
-    pack.add_argument("input", type=Path, help="safetensors holding (c, h, w) or (1, c, h, w)")
+    pack.add_argument("input", type=path, help="safetensors holding (c, h, w) or (1, c, h, w)")
     pack.add_argument("--key", help="name of the tensor; needed when the file holds several")
     _output(pack, "output file; default: beside the input, suffix .live")
     _codec_choice(pack, pack.add_mutually_exclusive_group())
     pack.set_defaults(run=commands.pack_latents)
     unpack = actions.add_parser("unpack", help=".live -> latents (.safetensors, tensor 'latents')")
-    unpack.add_argument("input", type=Path)
+    unpack.add_argument("input", type=path)
     _output(unpack, "output file; default: beside the input, suffix .safetensors")
     _decoder_choice(unpack)
     unpack.set_defaults(run=commands.unpack_latents)
@@ -84,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _output(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help=text)
+    parser.add_argument("-o", "--output", type=path, metavar="OUT", help=text)
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing output")
 
 
@@ -104,6 +104,13 @@ def _codec_choice(parser: argparse.ArgumentParser, dial: argparse._MutuallyExclu
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="a codec checkpoint of your own")
     parser.add_argument("--vae", metavar="NAME", help="autoencoder: name, folder or hub id; default: the codec's own")
     parser.add_argument("--verify", action="store_true", help="decode what was written before it counts as done")
+
+
+def path(text: str) -> Path:
+    """A name on the command line; an empty one would stand for the folder one is in."""
+    if not text:
+        raise InputError("a name of a file or folder is empty; is a variable not set?")
+    return Path(text)
 
 
 def number(text: str) -> float:

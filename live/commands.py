@@ -269,7 +269,8 @@ def _read_tensor(path: Path, key: str | None):
         with safe_open(str(path), framework="pt") as file:
             names = list(file.keys())
             if key is None and len(names) != 1:
-                raise InputError(f"{path} holds {len(names)} tensors ({', '.join(names[:5])}); choose one with --key")
+                some = f" ({', '.join(names[:5])}); choose one with live latents pack --key" if names else ""
+                raise InputError(f"{path} holds {len(names)} tensors{some}")
             if key is not None and key not in names:
                 raise InputError(f"{path} has no tensor {key!r}; it holds {', '.join(names[:5])}")
             return file.get_tensor(key or names[0])

@@ -133,7 +133,8 @@ def check_size(width: int, height: int, share: int, length: int, max_pixels: int
     if not width or not height:
         raise DamagedFile("the file is damaged: it claims an empty picture")
     if width * height * share > max_pixels:
-        raise DamagedFile(f"the file claims {width} x {height}, over the limit of {max_pixels} pixels; not decoded")
+        over = f"over the limit of {max_pixels} pixels, which --max-pixels raises; not decoded"
+        raise DamagedFile(f"the file claims {width} x {height}, {over}")
     least = LEAST_SIDE // math.isqrt(share)
     coded = max(width, least) * max(height, least) * share
     if coded > min(length * MAX_PIXELS_PER_BYTE, max(max_pixels, MAX_PIXELS)):

@@ -174,6 +174,8 @@ def _open(source: str | Path | bytes) -> tuple[Image.Image, str]:
         with _without_pillows_limit():
             image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
+        if data[:3] == b"LIV":
+            raise InputError(f"{label} is a LIVE file already; use live decompress") from None
         hint = "; for HEIC install pillow-heif" if not heif and data[4:8] == b"ftyp" else ""
         raise InputError(f"{label} is not a picture that can be read{hint}") from None
     except Exception as error:  # Pillow's readers raise anything on damaged data

@@ -35,5 +35,8 @@ def largest_within(
         else:
             smallest, high = len(data), middle
     if not best:
-        raise InputError(f"the lowest quality takes {smallest} bytes, more than the {int(size)} of the target rate")
+        raise InputError(
+            f"the lowest quality takes {smallest} bytes, more than the {int(size)} of the target rate; "
+            "give a higher one, or a codec for lower rates (--codec glc)"
+        )
     return best

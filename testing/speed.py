@@ -34,7 +34,7 @@ from live.codecs.plus import LivePlus
 from live.coder import Port, Read, Write
 from live.command import Parser, run
 from live.container import pack, unpack
-from live.errors import LiveError, ModelError
+from live.errors import InputError, LiveError, ModelError
 from live.files import picture_files
 from live.latents import load_autoencoder
 from live.media import read_picture, to_tensor
@@ -299,6 +299,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeat", type=int, default=9, metavar="N", help="calls a median is taken of (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object, as in results/speed.json")
     args = parser.parse_args(argv)
+    if (args.threads is not None and args.threads < 1) or args.repeat < 1:
+        raise InputError("--threads and --repeat must be 1 or more")
     if args.threads:
         torch.set_num_threads(args.threads)
     facts = measure(args.data, args.quality, args.repeat)

@@ -13,6 +13,7 @@ from conftest import photo
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import live
 from live.__main__ import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -196,3 +197,20 @@ def test_refusals_name_the_file(tmp_path, capsys):
     junk.write_bytes(b"no such thing")
     for verb in (["info"], ["decompress"], ["latents", "unpack"]):
         assert f"{junk}: not a LIVE file" in refused(capsys, *verb, junk)
+
+
+@pytest.mark.parametrize("arguments", [("compress", ""), ("compress", "photo.png", "-o", ""), ("info", "")])
+def test_an_empty_name_is_not_the_present_folder(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    photo(8, 8).save(tmp_path / "photo.png")
+    assert "is a variable not set" in refused(capsys, *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_a_live_file_is_not_compressed_again(tmp_path, capsys):
+    (tmp_path / "a.live").write_bytes(b"LIV" + bytes(40))
+    assert "is a LIVE file already" in refused(capsys, "compress", tmp_path / "a.live", "-o", tmp_path / "b.live")
+
+
+def test_completion_offers_the_library():
+    assert set(live.__all__) <= set(dir(live))

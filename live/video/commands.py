@@ -11,7 +11,7 @@ from typing import Any
 from ..checkpoints import facts_of
 from ..commands import FILE_SUFFIX, check_suffix
 from ..container import CLIP_VERSION, MAGIC
-from ..errors import DamagedFile, InputError, naming
+from ..errors import DamagedFile, DecodeMismatch, InputError, naming
 from ..files import CLIP_SUFFIXES, check_output, require_file
 from .container import ClipReader
 from .properties import MATRICES
@@ -81,10 +81,13 @@ def decompress(args: Namespace) -> int:
     check_clip_output(output, args.force)
     from . import api  # seconds of loading, for which no refusal need wait
 
-    done = api.decompress_clip(
-        args.input, output, checkpoint=args.checkpoint, vae=args.vae, salvage=args.salvage, lossless=args.lossless,
-        max_pixels=args.max_pixels, max_frames=args.max_frames, progress=True,
-    )  # fmt: skip
+    try:
+        done = api.decompress_clip(
+            args.input, output, checkpoint=args.checkpoint, vae=args.vae, salvage=args.salvage, lossless=args.lossless,
+            max_pixels=args.max_pixels, max_frames=args.max_frames, progress=True,
+        )  # fmt: skip
+    except (DamagedFile, DecodeMismatch) as error:
+        raise type(error)(f"{args.input}: {error}") from None
     _say(args.input, done.notes)
     print(f"{output}: {done.frames} frames, {done.width} x {done.height}, {done.rate} a second")
     return 1 if done.notes else 0
