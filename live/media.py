@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .container import MAX_PIXELS
@@ -25,6 +25,8 @@ from .files import read_bytes
 
 COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+RGB_MODES = ("RGB", "RGBA", "RGBa", "P", "PA")
+"""Whose embedded profiles are of RGB."""
 PRIMARY_FORMATS = ("MPO", "HEIF")
 """Formats that name one picture the primary one (cameras add previews): theirs is taken, others' frames are refused."""
 _OPENING = threading.Lock()
@@ -67,7 +69,9 @@ def read_picture(
         raise InputError(f"{label} is damaged or truncated ({first_line(error)})") from None
     if frames != 1:
         raise InputError(f"{label} holds {frames} frames or pages; save the one you want as a picture of its own")
+    profile = image.info.get("icc_profile")
     rgb = _to_rgb(image, background, label)
+    rgb = _in_srgb(rgb, profile) if profile and image.mode in RGB_MODES else rgb
     rgb.info = {}  # no metadata that a later save would carry along
     return rgb
 
@@ -183,6 +187,18 @@ def _open(source: str | Path | bytes) -> tuple[Image.Image, str]:
     if image.format == "EPS":  # Pillow would have Ghostscript run it
         raise InputError(f"{label} is a PostScript program, not a picture; convert it to one first")
     return image, label
+
+
+def _in_srgb(rgb: Image.Image, profile: bytes) -> Image.Image:
+    """An RGB picture in the colours of its embedded profile -> in sRGB, which is what a file without one means."""
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        name = ImageCms.getProfileDescription(given)
+        if given.profile.xcolor_space.strip() != "RGB" or "sRGB" in name:
+            return rgb
+        return ImageCms.profileToProfile(rgb, given, ImageCms.createProfile("sRGB"))
+    except (ImageCms.PyCMSError, OSError):  # a profile that cannot be read says nothing
+        return rgb
 
 
 def _to_rgb(image: Image.Image, background: tuple[int, int, int] | None, label: str) -> Image.Image:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import photo
-from PIL import Image
+from PIL import Image, ImageCms
 
 from live import media
 from live.errors import InputError
@@ -174,6 +174,24 @@ def test_files_that_are_no_pictures(tmp_path, monkeypatch):
     media._register_heif.cache_clear()
     refused(b"\0\0\0\x18ftypnone" + bytes(32), "for HEIC install pillow-heif")
     media._register_heif.cache_clear()
+
+
+def swapped_profile() -> bytes:
+    """sRGB with red and green exchanged, under another name."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = data.replace(b"rXYZ", b"????").replace(b"gXYZ", b"rXYZ").replace(b"????", b"gXYZ")
+    return data.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
+
+
+def test_an_embedded_profile_is_converted_to_srgb():
+    red = Image.new("RGB", (8, 8), (255, 0, 0))
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    read = {
+        name: read_picture(saved(red, "PNG", icc_profile=profile)).getpixel((4, 4))
+        for name, profile in {"swapped": swapped_profile(), "sRGB": own, "no profile at all": b"nonsense"}.items()
+    }
+    assert read["sRGB"] == read["no profile at all"] == (255, 0, 0)
+    assert np.abs(np.subtract(read["swapped"], (0, 255, 0))).max() <= 2
 
 
 def test_programs_are_not_run(monkeypatch):

@@ -140,7 +140,9 @@ def test_symbols_that_are_not_those_written_are_named_by_their_frame(tmp_path, c
         bad = rewritten(clip, 5, alter)
         assert main(["decompress", str(bad), "-o", str(tmp_path / "x.mp4")]) == 2
         said = capsys.readouterr().err.split("\r")[-1]  # behind the progress bar
-        assert said.startswith(f"live: {bad}: frame 5: ") and said.count("\n") == 1 and not (tmp_path / "x.mp4").exists()
+        assert (
+            said.startswith(f"live: {bad}: frame 5: ") and said.count("\n") == 1 and not (tmp_path / "x.mp4").exists()
+        )
         assert psnr(frames_of(bad, salvage=True), [*whole[:5], whole[4], *whole[6:]]) == np.inf
 
 
