@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .artefact import read_artefact, read_card, write_artefact
-from .container import CLIP_LEVELS, RATE_STEPS, check_quality
+from .container import CLIP_LEVELS, RATE_STEPS, check_quality, rate_bytes
 from .errors import ConfigError, InputError, ModelError, UnknownModel
 from .registry import embedded_dir
 
@@ -97,9 +97,9 @@ def quality_of(card: dict[str, Any], byte: int) -> float:
         return byte
     highest = card["config"]["rates"] - 1
     if "images" in card:
-        check_quality(byte, CLIP_LEVELS)
+        check_quality(byte, rate_bytes(CLIP_LEVELS))
         return round((byte - 1) * highest / CLIP_LEVELS, 3)
-    check_quality(byte, highest * RATE_STEPS)
+    check_quality(byte, rate_bytes(highest * RATE_STEPS))
     return (byte - 1) / RATE_STEPS
 
 

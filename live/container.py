@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from .errors import DamagedFile, InputError, NewerFormat, NotLiveFile
@@ -122,9 +123,14 @@ def check_sections(sections: dict[int, bytes]) -> None:
             raise NewerFormat(f"the file has a section {tag} that this release does not know: update live")
 
 
-def check_quality(byte: int, steps: int) -> None:
-    """DamagedFile unless the quality byte of a codec that holds several rates is 1 to 1 + ``steps``."""
-    if not 1 <= byte <= 1 + steps:
+def rate_bytes(steps: int) -> range:
+    """The quality bytes of a codec that holds several rates, ``steps`` of them between the lowest and the highest."""
+    return range(1, 2 + steps)
+
+
+def check_quality(byte: int, known: Container[int]) -> None:
+    """DamagedFile unless a file's quality byte is one of those that its codec has."""
+    if byte not in known:
         raise DamagedFile("the file is damaged: its codec does not have the quality that it states")
 
 

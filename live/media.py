@@ -25,8 +25,8 @@ from .files import read_bytes
 
 COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
-RGB_MODES = ("RGB", "RGBA", "RGBa", "P", "PA")
-"""Whose embedded profiles are of RGB."""
+RGB_MODES = ("RGB", "RGBA", "P", "PA")
+"""Whose embedded profiles are of RGB, and are made use of."""
 PRIMARY_FORMATS = ("MPO", "HEIF")
 """Formats that name one picture the primary one (cameras add previews): theirs is taken, others' frames are refused."""
 _OPENING = threading.Lock()
@@ -69,9 +69,9 @@ def read_picture(
         raise InputError(f"{label} is damaged or truncated ({first_line(error)})") from None
     if frames != 1:
         raise InputError(f"{label} holds {frames} frames or pages; save the one you want as a picture of its own")
-    profile = image.info.get("icc_profile")
+    if image.mode in RGB_MODES and image.info.get("icc_profile"):
+        image = _in_srgb(image)
     rgb = _to_rgb(image, background, label)
-    rgb = _in_srgb(rgb, profile) if profile and image.mode in RGB_MODES else rgb
     rgb.info = {}  # no metadata that a later save would carry along
     return rgb
 
@@ -189,16 +189,16 @@ def _open(source: str | Path | bytes) -> tuple[Image.Image, str]:
     return image, label
 
 
-def _in_srgb(rgb: Image.Image, profile: bytes) -> Image.Image:
-    """An RGB picture in the colours of its embedded profile -> in sRGB, which is what a file without one means."""
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """A picture in the colours of its embedded profile -> in sRGB, which is what a file without one means; RGB or RGBA."""
     try:
-        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        name = ImageCms.getProfileDescription(given)
-        if given.profile.xcolor_space.strip() != "RGB" or "sRGB" in name:
-            return rgb
-        return ImageCms.profileToProfile(rgb, given, ImageCms.createProfile("sRGB"))
+        given = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        if given.profile.xcolor_space.strip() != "RGB" or "sRGB" in ImageCms.getProfileDescription(given):
+            return image
+        mode = "RGBA" if image.mode in ALPHA_MODES or "transparency" in image.info else "RGB"
+        return ImageCms.profileToProfile(image.convert(mode), given, ImageCms.createProfile("sRGB"))
     except (ImageCms.PyCMSError, OSError):  # a profile that cannot be read says nothing
-        return rgb
+        return image
 
 
 def _to_rgb(image: Image.Image, background: tuple[int, int, int] | None, label: str) -> Image.Image:

@@ -37,6 +37,6 @@ def largest_within(
     if not best:
         raise InputError(
             f"the lowest quality takes {smallest} bytes, more than the {int(size)} of the target rate; "
-            "give a higher one, or a codec for lower rates (--codec glc)"
+            "give a higher one; the codec of the lowest rates is glc"
         )
     return best

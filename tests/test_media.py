@@ -194,6 +194,18 @@ def test_an_embedded_profile_is_converted_to_srgb():
     assert np.abs(np.subtract(read["swapped"], (0, 255, 0))).max() <= 2
 
 
+def test_the_colour_under_transparency_is_in_srgb_whatever_the_picture_is_in():
+    halves = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    halves.paste((255, 0, 0, 255), (4, 0, 8, 8))
+    palette = Image.new("P", (8, 8), 1)
+    palette.putpalette([0, 0, 0, 255, 0, 0])
+    for image in (halves, palette):
+        data = saved(image, "PNG", icc_profile=swapped_profile())
+        shown = read_picture(data, "#ff0000")
+        assert np.abs(np.subtract(shown.getpixel((6, 4)), (0, 255, 0))).max() <= 2
+        assert image.mode == "P" or shown.getpixel((1, 4)) == (255, 0, 0)
+
+
 def test_programs_are_not_run(monkeypatch):
     from PIL import EpsImagePlugin
 

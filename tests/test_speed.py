@@ -13,10 +13,17 @@ import torch
 from conftest import photo
 
 from live import api
+from live.errors import InputError
 from live.parallel import ahead, side_by_side
 from testing import exactness, speed
 
 pytestmark = pytest.mark.usefixtures("small_live")
+
+
+@pytest.mark.parametrize("arguments", [("--threads", "0"), ("--threads", "-1"), ("--repeat", "0")])
+def test_nothing_is_measured_with_nothing(arguments):
+    with pytest.raises(InputError, match="1 or more"):
+        speed.main(list(arguments))
 
 
 def test_table_of_speeds(tmp_path, monkeypatch, capsys):

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..coder import Port
-from ..errors import DamagedFile, InputError
+from ..container import check_quality
+from ..errors import InputError
 from ..priors.tables import Tables
 
 if TYPE_CHECKING:
@@ -72,8 +73,7 @@ class Codec(ABC):
 
     def at_byte(self, byte: int) -> Self:
         """The codec at the quality that a file states; DamagedFile when there is none such."""
-        if byte != self.quality_byte:
-            raise DamagedFile("the file is damaged: its codec does not have the quality that it states")
+        check_quality(byte, (self.quality_byte,))
         return self
 
     @property

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..coder import SYMBOL_LIMIT, Port
-from ..container import RATE_STEPS, check_quality
+from ..container import RATE_STEPS, check_quality, rate_bytes
 from ..depthconv import gated_block
 from ..errors import ConfigError, InputError, ModelError
 from ..nets import zero_init
@@ -123,7 +123,7 @@ class Glc(nn.Module, LatentCodec):
         return 1 + round(self.rate * RATE_STEPS)
 
     def at_byte(self, byte: int) -> Glc:
-        check_quality(byte, self.highest * RATE_STEPS)
+        check_quality(byte, rate_bytes(self.highest * RATE_STEPS))
         return self.at((byte - 1) / RATE_STEPS)
 
     def estimated(self, latents: Tensor, rate: float) -> tuple[Tensor, Estimate]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ...coder import SYMBOL_LIMIT, Port
-from ...container import CLIP_LEVELS, check_quality
+from ...container import CLIP_LEVELS, check_quality, rate_bytes
 from ...depthconv import Context, pointwise
 from ...errors import ConfigError, InputError, ModelError
 from ...nets import identity_init
@@ -173,7 +173,7 @@ class GlcVideo(VideoCodec):
         return 1 + round(self.rate * self._steps)
 
     def at_byte(self, byte: int) -> GlcVideo:
-        check_quality(byte, CLIP_LEVELS if self.highest else 0)
+        check_quality(byte, rate_bytes(CLIP_LEVELS if self.highest else 0))
         return self.at(min((byte - 1) / self._steps, self.highest))
 
     def estimated(self, latents: Tensor, before: State, rate: float) -> tuple[State, Estimate]:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from ...coder import Port
-from ...errors import ConfigError, DamagedFile, InputError, ModelError
+from ...container import check_quality
+from ...errors import ConfigError, InputError, ModelError
 from ...nets import conv, res_blocks, zero_init
 from ...priors.hyper import HYPER_FACTOR, MEAN_PRECISION, scale_table
 from ...priors.tables import factorized_tables, gaussian_tables
@@ -116,8 +117,7 @@ class LiveVideo(VideoCodec):
         return other
 
     def at_byte(self, byte: int) -> LiveVideo:
-        if byte not in self.qualities:
-            raise DamagedFile("the file is damaged: its codec does not have the quality that it states")
+        check_quality(byte, self.qualities)
         return self.at(byte)
 
     @property
