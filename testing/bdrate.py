@@ -81,8 +81,7 @@ def matrix(points: pd.DataFrame, reference: str = "original", dataset: str | Non
             if any(curve[metric].isna().any() for curve in curves):
                 continue
             percent, overlap = bd_rate(*curves, metric)
-            rounded = None if percent is None else round(percent, 2)
-            rows.append((reference, metric, anchor, test, rounded, round(overlap, 4), pair["picture"].nunique()))
+            rows.append((reference, metric, anchor, test, percent, round(overlap, 4), pair["picture"].nunique()))
     return pd.DataFrame(rows, columns=["reference", "metric", "anchor", "test", "bd_rate", "overlap", "pictures"])
 
 
@@ -105,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(prog="python -m testing.bdrate", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--points", type=Path, required=True, metavar="CSV", help="results of testing.evaluate")
-    parser.add_argument("--metric", choices=METRICS, default="lpips_alex")
+    parser.add_argument("--metric", choices=METRICS, help="default: lpips_alex; in the table all")
     parser.add_argument("--anchor", metavar="CODEC", help="the codec that is compared with; default: a table of all")
     parser.add_argument("--test", required=True, metavar="CODEC", help="the codec in question")
     parser.add_argument("--reference", choices=REFERENCES, default="original")
@@ -116,11 +115,12 @@ def main(argv: list[str] | None = None) -> int:
         points = load(args.points)
         select(points, [args.test], args.reference, args.dataset)  # refuses what has no points
         rows = matrix(points, args.reference, args.dataset)
-        rows = rows[rows["test"] == args.test]
+        rows = rows[(rows["test"] == args.test) & rows["metric"].isin([args.metric] if args.metric else list(METRICS))]
         if rows.empty:
             raise InputError(f"the results hold nothing to compare {args.test} with {REFERENCES[args.reference]}")
         print(rows.to_json(orient="records") if args.json else matrix_markdown(rows))
         return 0
+    args.metric = args.metric or "lpips_alex"
     percent, overlap, pictures = compare(args)
     if args.json:
         facts = {"metric": args.metric, "reference": args.reference, "anchor": args.anchor, "test": args.test}

@@ -186,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
         return int(fresh != text)
     measured = results.load(POINTS)
     rates = pd.concat([matrix(measured, name) for name in REFERENCES if (measured["reference"] == name).any()])
-    write_atomic(MATRIX, rates.to_csv(index=False).encode())
+    write_atomic(MATRIX, rates.to_csv(index=False, float_format="%.4f").encode())
     write_atomic(README, fresh.encode())
     video = clip_figures.plots(RESULTS, ASSETS) if clip_figures.measured(RESULTS) else []
     print(*plots(), *video, MATRIX, README, sep="\n")

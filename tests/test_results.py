@@ -166,9 +166,24 @@ def test_the_matrix_holds_every_pair_and_its_overlap(tmp_path, capsys):
     assert bdrate.main(["--points", str(path), "--test", "live_plus"]) == 0
     shown = capsys.readouterr().out
     assert "| webp | -50.0 % (1.00) |" in shown and "| heif | N/A (0.00) |" in shown
+    assert bdrate.main(["--points", str(path), "--test", "live_plus", "--metric", "psnr"]) == 0
+    assert capsys.readouterr().out.startswith("| against | PSNR (dB) |\n")
     assert bdrate.main(["--points", str(path), "--test", "live_plus", "--json"]) == 0
     answers = {row["anchor"]: row["bd_rate"] for row in json.loads(capsys.readouterr().out)}
-    assert answers == {"webp": -50.0, "heif": None}
+    assert answers == {"webp": pytest.approx(-50), "heif": None}
+
+
+def test_the_table_says_what_the_single_comparison_says(tmp_path, capsys):
+    """A tenth of a percent is rounded once: -10.746 is no -10.8 by way of -10.75."""
+    rows = [
+        replace(POINT, codec=codec, setting=setting, bpp=rate * factor, psnr=value)
+        for codec, factor in (("webp", 1.0), ("live_plus", 1 - 0.10746))
+        for setting, (rate, value) in enumerate(zip(RATES, PSNRS, strict=True))
+    ]
+    common = ["--points", str(table(tmp_path / "points.csv", *rows)), "--test", "live_plus", "--metric", "psnr"]
+    for arguments in ([], ["--anchor", "webp"]):
+        assert bdrate.main([*common, *arguments]) == 0
+        assert "-10.7 %" in capsys.readouterr().out
 
 
 def test_a_matrix_of_nothing_is_refused(tmp_path, capsys):
