@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from live.command import Parser, run
 from live.errors import InputError, OutputError
-from live.files import read_bytes, write_atomic
+from live.files import make_folder, read_bytes, write_atomic
 from live.registry import sha256
 
 BASE_URL = "https://r0k.us/graphics/kodak/kodak/"
@@ -63,10 +63,7 @@ def fetch(out: Path, source: Path | None = None) -> list[str]:
     Returns the names that were written; those already right are left alone. InputError when a photo cannot be had or
     has another hash than expected, OutputError when ``out`` cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {out}: {error.strerror}") from None
+    make_folder(out)
     missing = [name for name in SHA256 if not _is_right(out / name)]
     for name in tqdm(missing, desc="kodak", unit="photo", file=sys.stderr, disable=not missing):
         if source is None:

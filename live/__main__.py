@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from . import __version__, commands
+from . import __version__, commands, folders
 from .command import Parser, run
 from .container import MAX_PIXELS
 from .errors import InputError
@@ -42,11 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
     compress.set_defaults(run=_compress)
 
     decompress = verbs.add_parser("decompress", help=".live -> picture (or clip, or latents, if it holds such)")
-    decompress.add_argument("input", type=path)
+    decompress.add_argument("input", type=path, help=".live file, or a folder of such")
     _output(
         decompress,
-        f"output picture ({', '.join(commands.OUTPUT_FORMATS)}); of a clip .mp4, .y4m or, for PNGs, a new folder; "
-        "default: beside the input, suffix .png or .mp4",
+        f"output picture ({', '.join(commands.OUTPUT_FORMATS)}); of a clip .mp4, .y4m or, for PNGs, a new folder; of a folder "
+        "one for PNGs; default: beside the input, suffix .png or .mp4",
     )
     _decoder_choice(decompress)
     decompress.add_argument("--vae", metavar="NAME", help="the autoencoder, if it is not the codec's own")
@@ -137,7 +137,7 @@ def _compress(args: argparse.Namespace) -> int:
         raise InputError(f"{args.input} is no clip; --intra-period is for clips")
     if args.no_scene_cuts:
         raise InputError(f"{args.input} is no clip; --no-scene-cuts is for clips")
-    return commands.compress(args)
+    return folders.compress(args) if args.input.is_dir() else commands.compress(args)
 
 
 def _decompress(args: argparse.Namespace) -> int:
@@ -145,7 +145,7 @@ def _decompress(args: argparse.Namespace) -> int:
         return clips.decompress(args)
     if args.lossless or args.salvage:
         raise InputError(f"{args.input} holds no clip; --lossless and --salvage are for clips")
-    return commands.decompress(args)
+    return folders.decompress(args) if args.input.is_dir() else commands.decompress(args)
 
 
 def _info(args: argparse.Namespace) -> int:

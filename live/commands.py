@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .errors import DecodeMismatch, InputError, LiveError, OutputError, is_out_of_memory, naming, reason
-from .files import check_output, picture_files, read_bytes, require_file, write_atomic
-
-if TYPE_CHECKING:
-    from .container import LiveFile
+from .errors import DecodeMismatch, InputError, LiveError, OutputError, naming
+from .files import check_output, make_folder, read_bytes, require_file, write_atomic
 
 FILE_SUFFIX = ".live"
 LATENT_SUFFIX = ".safetensors"
@@ -28,9 +26,7 @@ SAVE_OPTIONS: dict[str, dict[str, object]] = {
 
 
 def compress(args: Namespace) -> int:
-    """live compress: one picture, one folder, or latents."""
-    if args.input.is_dir():
-        return _compress_folder(args)
+    """live compress: one picture, or latents."""
     if args.input.suffix == LATENT_SUFFIX:
         if args.alpha is not None:
             raise InputError(f"{args.input} holds latents, which have no transparency; leave --alpha out")
@@ -44,26 +40,24 @@ def compress(args: Namespace) -> int:
     require_file(args.input)
     check_suffix(output, FILE_SUFFIX)
     check_output(output, args.force)
-    size, pixels = _compress_picture(args, args.input, output)
+    size, pixels = compress_picture(args, args.input, output)
     print(f"{output}: {size} bytes, {8 * size / pixels:.4f} bpp")
     return 0
 
 
-def _compress_picture(args: Namespace, source: Path, output: Path) -> tuple[int, int]:
+def compress_picture(args: Namespace, source: Path, output: Path) -> tuple[int, int]:
+    """Write one picture's file, and the folder that it goes to; returns its bytes and the picture's pixels."""
     from . import api
     from .media import read_picture
 
     image = read_picture(source, args.alpha, args.max_pixels)
-    data = api.compress(image, **_choice(args), target_bpp=args.target_bpp, max_pixels=args.max_pixels)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {output.parent}: {error.strerror}") from None
+    data = api.compress(image, **choice(args), target_bpp=args.target_bpp, max_pixels=args.max_pixels)
+    make_folder(output.parent)
     write_atomic(output, data, _verification(args, source, data) if args.verify else None)
     return len(data), image.width * image.height
 
 
-def _choice(args: Namespace) -> dict[str, Any]:
+def choice(args: Namespace) -> dict[str, Any]:
     """What of the arguments says which codec and autoencoder are to be used, for the API."""
     return {"quality": args.quality, "codec": args.codec, "checkpoint": args.checkpoint, "vae": args.vae}
 
@@ -88,87 +82,43 @@ def _verification(args: Namespace, source: Path, data: bytes) -> Callable[[bytes
     return check
 
 
-def _compress_folder(args: Namespace) -> int:
-    """Every picture below a folder; bad ones are named at the end and make the exit code 1."""
-    from tqdm import tqdm
-
-    files = picture_files(args.input)
-    target = args.output or args.input
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"{target} is a file; a folder of pictures needs a folder with -o")
-    from . import api
-    from .media import parse_colour
-
-    api.check_choice(**_choice(args), target_bpp=args.target_bpp)
-    if args.alpha is not None:
-        parse_colour(args.alpha)
-
-    def attempt(source: Path) -> tuple[Path, int, int] | str:
-        """A picture's row of the table, or why there is none."""
-        output = target / source.relative_to(args.input).with_suffix(source.suffix + ".live")
-        try:
-            if output.exists():
-                check_output(output, args.force)
-            return source, *_compress_picture(args, source, output)
-        except LiveError as error:
-            return str(error) if str(source) in str(error) else f"{source}: {error}"
-        except OSError as error:  # such as a name that is too long with .live behind it
-            return f"{source}: {reason(error)}"
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return f"{source}: not enough memory for a picture of this size"
-
-    from .parallel import side_by_side
-
-    done = list(tqdm(side_by_side(attempt, files), total=len(files), unit="picture", file=sys.stderr))
-    rows = [row for row in done if not isinstance(row, str)]
-    failures = [row for row in done if isinstance(row, str)]
-    for source, size, pixels in rows:
-        print(f"{source.relative_to(args.input)!s:40} {size:10d} bytes {8 * size / pixels:8.4f} bpp")
-    total, area = sum(row[1] for row in rows), sum(row[2] for row in rows)
-    if rows:
-        print(f"{len(rows)} picture{'s' * (len(rows) > 1)}, {total} bytes, {8 * total / area:.4f} bpp")
-    for failure in failures:
-        print(f"live: {failure}", file=sys.stderr)
-    return 1 if failures else 0
-
-
 def decompress(args: Namespace) -> int:
     """live decompress: a picture; a file of latents is unpacked to safetensors instead."""
     data = read_bytes(args.input)
-    if _unpacked(args.input, data, args.max_pixels).latents:
-        if args.output and args.output.suffix != LATENT_SUFFIX:
-            raise OutputError(f"{args.input} holds latents, not a picture; give an output ending in {LATENT_SUFFIX}")
+    latents = holds_latents(args, args.input, data)
+    if latents and args.output and args.output.suffix != LATENT_SUFFIX:
+        raise OutputError(f"{args.input} holds latents, not a picture; give an output ending in {LATENT_SUFFIX}")
+    if latents:
         return unpack_latents(args)
     output = args.output or args.input.with_suffix(".png")
-    _check_picture_suffix(output)
+    if output.suffix.lower() not in OUTPUT_FORMATS:
+        raise OutputError(f"no picture format is known for {output.name}; use one of {', '.join(OUTPUT_FORMATS)}")
     check_output(output, args.force)
+    print(f"{output}: {decompress_picture(args, data, output)}")
+    return 0
+
+
+def holds_latents(args: Namespace, path: Path, data: bytes) -> bool:
+    """Whether a LIVE file is of latents, not of a picture; refusals name it."""
+    from .container import unpack
+
+    with naming(path):
+        return unpack(data, args.max_pixels).latents
+
+
+def decompress_picture(args: Namespace, data: bytes, output: Path) -> str:
+    """Write the picture that a file's bytes hold, in the format of the output's suffix; returns its size, in words."""
     from . import api
 
     image = api.decompress(data, checkpoint=args.checkpoint, vae=args.vae, max_pixels=args.max_pixels)
     write_atomic(output, _encoded(image, output.suffix))
-    print(f"{output}: {image.width} x {image.height}")
-    return 0
+    return f"{image.width} x {image.height}"
 
 
 def check_suffix(output: Path, suffix: str) -> None:
     """Refuse a name that would lie about its content, and with it the input's own."""
     if output.suffix.lower() != suffix:
         raise OutputError(f"{output} must end in {suffix}")
-
-
-def _unpacked(path: Path, data: bytes, max_pixels: int) -> LiveFile:
-    """``container.unpack`` whose refusals name the file."""
-    from .container import unpack
-
-    with naming(path):
-        return unpack(data, max_pixels)
-
-
-def _check_picture_suffix(output: Path) -> None:
-    if output.suffix.lower() not in OUTPUT_FORMATS:
-        raise OutputError(f"no picture format is known for {output.name}; use one of {', '.join(OUTPUT_FORMATS)}")
 
 
 def _encoded(image: object, suffix: str) -> bytes:
@@ -189,10 +139,11 @@ def _encoded(image: object, suffix: str) -> bytes:
 def info(args: Namespace) -> int:
     """live info: reads the file's fields and the embedded cards; never loads torch."""
     from .checkpoints import facts_of
+    from .container import unpack
 
     data = read_bytes(args.input)
-    file = _unpacked(args.input, data, sys.maxsize)
     with naming(args.input):
+        file = unpack(data, sys.maxsize)
         stated = facts_of(file)
     facts = {
         "file": str(args.input),
@@ -235,15 +186,19 @@ def models(args: Namespace) -> int:
         return 0
     print("codec checkpoints (embedded)")
     for row in checkpoints:
-        figures = ", ".join(f"{key} {value}" for key, value in row["validation"].items())
-        quality = " to ".join(map(str, sorted({row["quality"], row["highest_quality"]})))
-        print(
-            f"  {row['codec']:12} quality {quality}  on {row['autoencoder']}  {row['identity']}  validation: {figures}"
-        )
+        quality = _span([row["quality"], row["highest_quality"]])
+        rates = _span([value for key, value in row["validation"].items() if re.fullmatch(r"(rate\d+_)?bpp", key)])
+        on = f"on {row['autoencoder']!s:12} {row['identity']}"
+        print(f"  {row['codec']:12} quality {quality:8} {on}", *[f"{rates} bpp in validation"] * bool(rates), sep="  ")
     print("autoencoders (--vae)")
     for row in autoencoders:
         print(f"  {row['name']:20} {row['kind']:16} {row['source']}")
     return 0
+
+
+def _span(values: list[float]) -> str:
+    """Smallest to largest in words; nothing of nothing."""
+    return " to ".join(map(str, sorted({min(values), max(values)}))) if values else ""
 
 
 def pack_latents(args: Namespace) -> int:
@@ -255,7 +210,7 @@ def pack_latents(args: Namespace) -> int:
     from . import api
 
     tensor = _read_tensor(args.input, args.key)
-    data = api.compress_latents(tensor, **_choice(args))
+    data = api.compress_latents(tensor, **choice(args))
     write_atomic(output, data, _verification(args, args.input, data) if args.verify else None)
     before = tensor.numel() * tensor.element_size()
     print(f"{output}: {len(data)} bytes, {before / len(data):.1f} times smaller than the tensor")
@@ -284,12 +239,17 @@ def unpack_latents(args: Namespace) -> int:
     output = args.output or args.input.with_suffix(LATENT_SUFFIX)
     check_suffix(output, LATENT_SUFFIX)
     check_output(output, args.force)
-    _unpacked(args.input, data, args.max_pixels)
+    holds_latents(args, args.input, data)  # whose refusals come before seconds of loading; a picture's are latents too
+    print(f"{output}: {decompress_latents(args, data, output)}")
+    return 0
+
+
+def decompress_latents(args: Namespace, data: bytes, output: Path) -> str:
+    """Write the latents that a file's bytes hold; returns their shape, in words."""
     from safetensors.torch import save
 
     from . import api
 
     latents = api.decompress_latents(data, checkpoint=args.checkpoint, max_pixels=args.max_pixels)
     write_atomic(output, save({"latents": latents.contiguous()}))
-    print(f"{output}: latents {tuple(latents.shape)} float32")
-    return 0
+    return f"latents {tuple(latents.shape)} float32"

@@ -27,7 +27,7 @@ CLIP_SUFFIXES = frozenset([
 def check_output(path: Path, force: bool) -> None:
     """Refuse early, before any work: an existing output without --force, or a folder that cannot be written."""
     if path.is_dir():
-        raise OutputError(f"{path} is a folder; give a file name with -o")
+        raise OutputError(f"{path} is a folder; name a file in it")
     if path.exists() and not path.is_file():
         raise OutputError(f"{path} is not a regular file; give another name with -o")
     if path.exists() and not force:
@@ -37,6 +37,14 @@ def check_output(path: Path, force: bool) -> None:
         raise OutputError(f"the folder {folder} does not exist")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"no permission to write in {folder}")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, if they are not there; OutputError when that is impossible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from None
 
 
 def write_atomic(path: Path, data: bytes, check: Callable[[bytes], None] | None = None) -> None:

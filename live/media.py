@@ -1,6 +1,6 @@
 """Pictures in and out: whatever a file holds becomes 8-bit RGB or a refusal, and decoded values are rounded to 8 bits.
 
-Pixel values are taken as they are stored: colour profiles are not applied.
+An embedded RGB profile's colours become sRGB's, which is what a file without one means; other profiles are not applied.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from live.command import Parser, run
-from live.errors import InputError, OutputError
+from live.errors import InputError
+from live.files import make_folder
 
 TILE = 288
 """Pixels a side: room for a 256-px crop."""
@@ -36,10 +37,7 @@ def tiles(array: np.ndarray) -> list[np.ndarray]:
 
 def write(folder: Path, cut: bool = False) -> Path:
     """Write the photos, or their tiles, below a folder; returns it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from None
+    make_folder(folder)
     for name, array in shipped().items():
         if not cut:
             Image.fromarray(array).save(folder / f"{name}.png")

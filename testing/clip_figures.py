@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 
 from live.command import Parser, run
 from live.errors import InputError
+from live.files import make_folder
 
-from . import results
 from .bdrate import at_rate
 from .clip_bdrate import bd_markdown, clip_bd_rates, mean_bd_rate
 from .clip_codecs import CLIP_OURS, clip_label_of
@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not measured(args.results):
         raise InputError(f"{args.results} does not hold {CLIPS} and {FRAMES}; make them with: python -m testing.clips")
-    results.make_folder(args.out)
+    make_folder(args.out)
     print(*plots(args.results, args.out), sep="\n")
     return 0
 

@@ -12,9 +12,9 @@ import pandas as pd
 
 from live.command import Parser, run
 from live.errors import InputError
-from live.files import write_atomic
+from live.files import make_folder, write_atomic
 
-from .results import columns_of, make_folder, rows_of
+from .results import columns_of, rows_of
 
 CLIPS, FRAMES = "clips.csv", "clip_frames.csv"
 CLIP_METRICS = ("psnr", "lpips_alex", "dists")

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from live.command import Parser, run
 from live.errors import InputError, ModelError, OutputError
-from live.files import clip_files
+from live.files import clip_files, make_folder
 from live.video.properties import Properties
 from live.video.source import open_source
 
@@ -82,7 +82,7 @@ def encode_clip(codec: str, clip: Clip, setting: float, path: Path) -> Seconds:
     A codec of ours encodes the first frame alone before, and ``decode_clip`` decodes it, so that no load is timed.
     """
     peer, rate = clip_codec_of(codec), clip.properties.rate
-    results.make_folder(path.parent)
+    make_folder(path.parent)
     if not peer.runs_programs:
         peer.encode(islice(frames_of(clip), 1), rate, path, setting)
     STOPWATCH.seconds, start = None, time.perf_counter()

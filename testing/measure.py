@@ -17,11 +17,11 @@ from PIL import Image
 
 import live
 from live.errors import ModelError
-from live.files import write_atomic
+from live.files import make_folder, write_atomic
 from live.media import read_picture
 
 from .ours import STOPWATCH, codec_of
-from .results import REFERENCES, SECONDS, Point, make_folder
+from .results import REFERENCES, SECONDS, Point
 from .scoring import Seen, compare
 
 FILES = "files"

@@ -15,7 +15,7 @@ from kodak.fetch import kodak_dir
 from live.checkpoints import embedded_checkpoints
 from live.command import Parser, run
 from live.errors import InputError
-from live.files import picture_files
+from live.files import make_folder, picture_files
 from live.media import read_picture
 from scripts.sample_photos import write as write_samples
 
@@ -24,7 +24,6 @@ from .comparison import DIALS, nearest_size, row
 from .curves import Panel, rd_plot, side_by_side
 from .evaluate import POINTS, evaluate, tables
 from .measure import FILES, coded_file
-from .results import make_folder
 
 CODEC, LOWEST = "live_plus", "glc"
 PEERS = ("jpeg", "webp")

@@ -17,7 +17,7 @@ import pandas as pd
 
 from live.command import Parser, run
 from live.errors import InputError, OutputError
-from live.files import write_atomic
+from live.files import make_folder, write_atomic
 
 from .anchors import ANCHORS
 
@@ -140,14 +140,6 @@ def save(points: pd.DataFrame, path: Path) -> None:
 def of_peers(points: pd.DataFrame) -> pd.DataFrame:
     """The points that do not depend on our weights: those of the peers against the original."""
     return points[points["codec"].isin(ANCHORS) & (points["reference"] == "original")]
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder for results; OutputError when that is impossible."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from None
 
 
 def load_published(path: Path) -> pd.DataFrame:

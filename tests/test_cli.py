@@ -76,6 +76,40 @@ def test_folder_goes_on_after_a_bad_picture(tmp_path, capsys):
     assert sorted(p.relative_to(target).as_posix() for p in target.rglob("*.live")) == ["a.png.live", "deep/b.jpg.live"]
 
 
+def test_a_folder_comes_back(tmp_path, capsys):
+    source, packed, back = (tmp_path / name for name in ("in", "packed", "back"))
+    (source / "deep").mkdir(parents=True)
+    photo(30, 20).save(source / "a.png")
+    photo(24, 18).save(source / "deep" / "b.jpg")
+    assert main(["compress", str(source), "-o", str(packed), "-q", "1"]) == 0
+    (packed / "z.live").write_bytes(live.compress_latents(torch.randn(1, 4, 8, 8), 1))
+    assert main(["decompress", str(packed), "-o", str(back)]) == 0
+    assert "3 of 3 files" in capsys.readouterr().out
+    names = sorted(path.relative_to(back).as_posix() for path in back.rglob("*") if path.is_file())
+    assert names == ["a.png.png", "deep/b.jpg.png", "z.safetensors"]
+    with Image.open(back / "a.png.png") as picture:
+        assert picture.tobytes() == live.decompress((packed / "a.png.live").read_bytes()).tobytes()
+    assert load_file(back / "z.safetensors")["latents"].shape == (1, 4, 8, 8)
+    # Again: outputs are there already, unless told to replace them; a damaged file stops none of the others.
+    assert main(["decompress", str(packed), "-o", str(back)]) == 1
+    assert capsys.readouterr().err.count("--force") == 3
+    (packed / "a.png.live").write_bytes(b"LIV")
+    assert main(["decompress", str(packed), "-o", str(back), "--force"]) == 1
+    captured = capsys.readouterr()
+    assert "a.png.live" in captured.err.splitlines()[-1] and "2 of 3 files" in captured.out
+
+
+def test_folders_that_cannot_come_back(tmp_path, capsys):
+    assert "no .live files" in refused(capsys, "decompress", tmp_path)
+    photo(30, 20).save(tmp_path / "a.png")
+    assert main(["compress", str(tmp_path), "-q", "1"]) == 0
+    assert "needs a folder with -o" in refused(capsys, "decompress", tmp_path, "-o", tmp_path / "a.png")
+    assert "--salvage are for clips" in refused(capsys, "decompress", tmp_path, "--salvage")
+    assert main(["decompress", str(tmp_path), "--max-pixels", "100"]) == 1
+    assert "over the limit" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "a.png.png").exists()
+
+
 def test_latents_pack_and_unpack(tmp_path):
     latents = torch.randn(1, 4, 12, 16)
     save_file({"x": latents, "y": latents[:, :, :8].contiguous()}, tmp_path / "z.safetensors")

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..command import Parser, run
-from ..errors import InputError, OutputError
-from ..files import write_atomic
+from ..errors import InputError
+from ..files import make_folder, write_atomic
 from ..registry import METRIC_WEIGHTS, cache_dir, fetch_member
 
 _ALLOWED = {
@@ -53,10 +53,7 @@ def metric_weights(name: str) -> dict[str, Tensor]:
     except (FileNotFoundError, SafetensorError):  # never fetched, or damaged since
         pass
     tensors = _CONVERTERS[name](fetch_member(artefact))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
+    make_folder(path.parent)
     write_atomic(path, save(tensors))
     return tensors
 

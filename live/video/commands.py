@@ -11,7 +11,7 @@ from typing import Any
 from ..checkpoints import facts_of
 from ..commands import FILE_SUFFIX, check_suffix
 from ..container import CLIP_VERSION, MAGIC
-from ..errors import DamagedFile, DecodeMismatch, InputError, naming
+from ..errors import DamagedFile, DecodeMismatch, InputError, LiveError, naming
 from ..files import CLIP_SUFFIXES, check_output, require_file
 from .container import ClipReader
 from .properties import MATRICES
@@ -87,10 +87,21 @@ def decompress(args: Namespace) -> int:
             max_pixels=args.max_pixels, max_frames=args.max_frames, progress=True,
         )  # fmt: skip
     except (DamagedFile, DecodeMismatch) as error:
-        raise type(error)(f"{args.input}: {error}") from None
+        hint = "" if args.salvage or not _salvageable(args.input) else "; for the frames that are whole: --salvage"
+        raise type(error)(f"{args.input}: {error}{hint}") from None
     _say(args.input, done.notes)
     print(f"{output}: {done.frames} frames, {done.width} x {done.height}, {done.rate} a second")
     return 1 if done.notes else 0
+
+
+def _salvageable(path: Path) -> bool:
+    """Whether a damaged clip's header is whole, without which there is nothing to be had of it."""
+    try:
+        with open(path, "rb") as file:
+            ClipReader(file, sys.maxsize, sys.maxsize, salvage=True)
+    except (LiveError, OSError):
+        return False
+    return True
 
 
 def _say(path: Path, notes: tuple[str, ...]) -> None:

@@ -1,0 +1,104 @@
+"""Folder jobs of the ``live`` command: every file by itself, several side by side. A bad one stops none of the others; those are
+named at the end, and make the exit code 1."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from . import commands
+from .errors import InputError, LiveError, OutputError, is_out_of_memory, reason
+from .files import check_output, make_folder, picture_files, read_bytes
+from .video.commands import holds_clip
+
+Row = TypeVar("Row")
+
+
+def compress(args: Namespace) -> int:
+    """live compress: every picture below a folder, ``a.jpg`` to ``a.jpg.live``, with a table at the end."""
+    files, target = picture_files(args.input), _target(args, "a folder of pictures")
+    from . import api
+    from .media import parse_colour
+
+    api.check_choice(**commands.choice(args), target_bpp=args.target_bpp)
+    if args.alpha is not None:
+        parse_colour(args.alpha)
+
+    def one(source: Path) -> tuple[Path, int, int]:
+        output = target / source.relative_to(args.input).with_suffix(source.suffix + commands.FILE_SUFFIX)
+        if output.exists():
+            check_output(output, args.force)
+        return source, *commands.compress_picture(args, source, output)
+
+    rows, failures = _each(one, files, "picture")
+    for source, size, pixels in rows:
+        print(f"{source.relative_to(args.input)!s:40} {size:10d} bytes {8 * size / pixels:8.4f} bpp")
+    total, area = sum(row[1] for row in rows), sum(row[2] for row in rows)
+    if rows:
+        print(f"{len(rows)} picture{'s' * (len(rows) > 1)}, {total} bytes, {8 * total / area:.4f} bpp")
+    return _named(failures)
+
+
+def decompress(args: Namespace) -> int:
+    """live decompress: every LIVE file below a folder, ``a.jpg.live`` to ``a.jpg.png``, or to safetensors if it holds latents."""
+    files = sorted(path for path in args.input.rglob(f"*{commands.FILE_SUFFIX}") if path.is_file())
+    if not files:
+        raise InputError(f"no {commands.FILE_SUFFIX} files below {args.input}")
+    target = _target(args, "a folder of files")
+
+    def one(source: Path) -> Path:
+        if holds_clip(source):
+            raise InputError(f"{source} holds a clip; decompress it by itself")
+        data = read_bytes(source)
+        latents = commands.holds_latents(args, source, data)
+        suffix = commands.LATENT_SUFFIX if latents else ".png"
+        output = (target / source.relative_to(args.input)).with_suffix(suffix)
+        if output.exists():
+            check_output(output, args.force)
+        make_folder(output.parent)
+        (commands.decompress_latents if latents else commands.decompress_picture)(args, data, output)
+        return output
+
+    rows, failures = _each(one, files, "file")
+    print(f"{target}: {len(rows)} of {len(files)} files decoded")
+    return _named(failures)
+
+
+def _target(args: Namespace, what: str) -> Path:
+    """The folder that output goes to: the input itself unless another is given."""
+    target = args.output or args.input
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target} is a file; {what} needs a folder with -o")
+    return target
+
+
+def _each(one: Callable[[Path], Row], files: list[Path], unit: str) -> tuple[list[Row], list[str]]:
+    """What ``one`` makes of each file, in order, and why it failed where it did."""
+    from tqdm import tqdm
+
+    from .parallel import side_by_side
+
+    def attempt(source: Path) -> Row | str:
+        try:
+            return one(source)
+        except LiveError as error:
+            return str(error) if str(source) in str(error) else f"{source}: {error}"
+        except OSError as error:  # such as a name that is too long with .live behind it
+            return f"{source}: {reason(error)}"
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return f"{source}: not enough memory for a picture of this size"
+
+    done = list(tqdm(side_by_side(attempt, files), total=len(files), unit=unit, file=sys.stderr))
+    return [row for row in done if not isinstance(row, str)], [row for row in done if isinstance(row, str)]
+
+
+def _named(failures: list[str]) -> int:
+    """Print why files failed; the job's exit code."""
+    for failure in failures:
+        print(f"live: {failure}", file=sys.stderr)
+    return int(bool(failures))
