@@ -1,6 +1,6 @@
 """Pictures in and out: whatever a file holds becomes 8-bit RGB or a refusal, and decoded values are rounded to 8 bits.
 
-An embedded RGB profile's colours become sRGB's, which is what a file without one means; other profiles are not applied.
+The colours of an embedded profile (RGB, grey, CMYK) become sRGB's, which is what a file without one means.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .files import read_bytes
 
 COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
-RGB_MODES = ("RGB", "RGBA", "P", "PA")
-"""Whose embedded profiles are of RGB, and are made use of."""
+PROFILED_MODES = {"RGB": ("RGB", "RGBA", "P", "PA"), "GRAY": ("L",), "CMYK": ("CMYK",)}
+"""By what an embedded profile is of: pictures that it is made use of for."""
 PRIMARY_FORMATS = ("MPO", "HEIF")
 """Formats that name one picture the primary one (cameras add previews): theirs is taken, others' frames are refused."""
 _OPENING = threading.Lock()
@@ -69,7 +69,7 @@ def read_picture(
         raise InputError(f"{label} is damaged or truncated ({first_line(error)})") from None
     if frames != 1:
         raise InputError(f"{label} holds {frames} frames or pages; save the one you want as a picture of its own")
-    if image.mode in RGB_MODES and image.info.get("icc_profile"):
+    if image.info.get("icc_profile"):
         image = _in_srgb(image)
     rgb = _to_rgb(image, background, label)
     rgb.info = {}  # no metadata that a later save would carry along
@@ -193,10 +193,15 @@ def _in_srgb(image: Image.Image) -> Image.Image:
     """A picture in the colours of its embedded profile -> in sRGB, which is what a file without one means; RGB or RGBA."""
     try:
         given = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-        if given.profile.xcolor_space.strip() != "RGB" or "sRGB" in ImageCms.getProfileDescription(given):
+        space = given.profile.xcolor_space.strip()
+        transparent = image.mode in ALPHA_MODES or "transparency" in image.info
+        if image.mode not in PROFILED_MODES.get(space, ()) or "sRGB" in ImageCms.getProfileDescription(given):
             return image
-        mode = "RGBA" if image.mode in ALPHA_MODES or "transparency" in image.info else "RGB"
-        return ImageCms.profileToProfile(image.convert(mode), given, ImageCms.createProfile("sRGB"))
+        if transparent and space != "RGB":  # a value of grey that stands for nothing would be another one then
+            return image
+        output = "RGBA" if transparent else "RGB"
+        image = image.convert(output) if space == "RGB" else image
+        return ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode=output)
     except (ImageCms.PyCMSError, OSError):  # a profile that cannot be read says nothing
         return image
 

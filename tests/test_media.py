@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 from pathlib import Path
 
@@ -192,6 +193,37 @@ def test_an_embedded_profile_is_converted_to_srgb():
     }
     assert read["sRGB"] == read["no profile at all"] == (255, 0, 0)
     assert np.abs(np.subtract(read["swapped"], (0, 255, 0))).max() <= 2
+
+
+def made_profile(space: bytes, connection: bytes, **tags: bytes) -> bytes:
+    """The smallest ICC profile, version 2, that has these tags."""
+    table, body, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+    for name, data in tags.items():
+        table += struct.pack(">4sII", name.encode(), start + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    head = struct.pack(">I4sI4s4s4s", start + len(body), bytes(4), 0x02400000, b"prtr", space, connection)
+    white = struct.pack(">iii", 63190, 65536, 54061)  # D50
+    return (head + bytes(12) + b"acsp" + bytes(28) + white).ljust(128, b"\0") + table + body
+
+
+def test_embedded_profiles_of_grey_and_of_inks():
+    white = struct.pack(">4sIiii", b"XYZ ", 0, 63190, 65536, 54061)
+    gamma1 = struct.pack(">4sII", b"curv", 0, 0)
+    grey = made_profile(b"GRAY", b"XYZ ", wtpt=white, kTRC=gamma1)
+    shown = read_picture(saved(Image.new("L", (8, 8), 128), "PNG", icc_profile=grey)).getpixel((4, 4))
+    assert np.abs(np.subtract(shown, 188)).max() <= 1  # half of the light is 188 in sRGB
+    # Every ink takes a quarter of the lightness, L* of 100, that is in the paper.
+    lightness = [255 * (4 - bin(corner).count("1")) // 4 for corner in range(16)]
+    ramp = bytes(range(256))
+    cube = b"".join(bytes([light, 128, 128]) for light in lightness)
+    table = struct.pack(">4sIBBBx9i", b"mft1", 0, 4, 3, 2, *[65536 * (place % 4 == 0) for place in range(9)])
+    inks = made_profile(b"CMYK", b"Lab ", wtpt=white, A2B0=table + 4 * ramp + cube + 3 * ramp)
+    black = Image.new("CMYK", (8, 8), (0, 0, 0, 255))
+    assert read_picture(saved(black, "TIFF")).getpixel((4, 4)) == (0, 0, 0)
+    shown = read_picture(saved(black, "TIFF", icc_profile=inks)).getpixel((4, 4))
+    assert np.abs(np.subtract(shown, 185)).max() <= 2  # L* of 75 in sRGB
+    # A profile of something else than the picture says nothing.
+    assert read_picture(saved(photo(8, 8), "PNG", icc_profile=inks)).getpixel((4, 4)) == photo(8, 8).getpixel((4, 4))
 
 
 def test_the_colour_under_transparency_is_in_srgb_whatever_the_picture_is_in():
