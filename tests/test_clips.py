@@ -74,10 +74,16 @@ def test_audio_that_begins_earlier_repeats_no_frame(tmp_path):
     assert notes == ["the audio is not kept"] and 4 <= len(frames) <= 5  # older ffmpegs write one less
 
 
-def test_transparency_is_said(tmp_path):
-    path = make_clip(tmp_path / "a.mov", "-c:v", "png", "-pix_fmt", "rgba")
-    _, frames, notes = read(path)
-    assert notes == ["its transparency is not kept"] and len(frames) == 5
+@pytest.mark.parametrize(
+    ("name", "coding"),
+    [
+        ("a.mov", ("-c:v", "png", "-pix_fmt", "rgba")),
+        ("a.webm", ("-c:v", "libvpx-vp9", "-pix_fmt", "yuva420p", "-auto-alt-ref", "0")),
+    ],
+)
+def test_transparency_is_said(tmp_path, name, coding):
+    _, frames, notes = read(make_clip(tmp_path / name, *coding))
+    assert notes == ["transparency, if it has any, is not kept"] and len(frames) == 5
 
 
 def test_a_turned_clip_is_upright(tmp_path):

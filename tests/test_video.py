@@ -133,13 +133,15 @@ def test_a_folder_becomes_one_clip_when_it_is_told_its_rate(tmp_path, capsys):
     assert len(list((tmp_path / "each").glob("*.live"))) == 11
 
 
-def test_a_gif_that_moves_is_a_clip_and_one_that_does_not_a_picture(tmp_path, capsys):
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_a_picture_that_moves_is_a_clip_and_one_that_does_not_a_picture(tmp_path, capsys, suffix):
     frames = list(moving(20, 16, 4))
-    frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:], duration=100)
-    frames[0].save(tmp_path / "still.gif")
-    assert main(["compress", str(tmp_path / "moves.gif"), "-q", "1"]) == 0
+    moves, still = tmp_path / f"moves.{suffix}", tmp_path / f"still.{suffix}"
+    frames[0].save(moves, save_all=True, append_images=frames[1:], duration=100)
+    frames[0].save(still)
+    assert main(["compress", str(moves), "-q", "1"]) == 0
     assert "moves.live: 4 frames" in capsys.readouterr().out
-    assert main(["compress", str(tmp_path / "still.gif"), "-q", "1"]) == 0
+    assert main(["compress", str(still), "-q", "1"]) == 0
     assert "frames" not in capsys.readouterr().out
 
 

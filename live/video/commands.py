@@ -16,17 +16,19 @@ from ..files import CLIP_SUFFIXES, check_output, require_file
 from .container import ClipReader
 from .properties import MATRICES
 
+MOVING_SUFFIXES = (".gif", ".webp", ".png", ".apng")
+"""Of pictures that may be clips."""
 MANY = 20
 """Damaged frames that are listed."""
 
 
 def is_source(args: Namespace) -> bool:
-    """Whether ``live compress`` is asked for a clip: by the input's suffix, --fps, a folder's output, or a GIF that moves."""
+    """Whether ``live compress`` is asked for a clip: by the input's suffix, --fps, a folder's output, or a picture that moves."""
     if args.fps is not None or args.input.suffix.lower() in CLIP_SUFFIXES:
         return True
     if args.input.is_dir():
         return bool(args.output) and args.output.suffix.lower() == FILE_SUFFIX and not args.output.is_dir()
-    return args.input.suffix.lower() == ".gif" and _moves(args.input)
+    return args.input.suffix.lower() in MOVING_SUFFIXES and _moves(args.input)
 
 
 def _moves(path: Path) -> bool:

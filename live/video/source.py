@@ -36,6 +36,7 @@ _STREAM = re.compile(r"^\[info\] +Stream #0:.*?: (Video|Audio): ")
 _RETIMED = re.compile(r"^\[Parsed_fps.* (\d+) frames dropped, (\d+) frames duplicated")
 _PACKETS = re.compile(r"Input stream #0:.* \(video\): (\d+) packets read \((\d+) bytes\)")
 _RGB_FORMAT = re.compile(r"gbr|rgb|bgr|argb|abgr|0rgb|0bgr|pal8|x2rgb|x2bgr")
+_ALPHA = re.compile(r"^\[info\] +alpha_mode +: 1")  # of VP8 and VP9, whose decoders leave it out
 _ALPHA_FORMAT = re.compile(r"yuva|gbrap|rgba|bgra|argb|abgr|ya\d|ayuv|vuya")
 _PLANAR = re.compile(r"yuv[aj]?(420|422|440|411|410)p(\d*)")
 _HALVED = {"420": (2, 2), "422": (2, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
@@ -170,7 +171,7 @@ class FileSource(Source):
         return [*_LOCAL, "-i", f"file:{self._path}", "-fps_mode", "passthrough"]
 
     def _hear_properties(self, line: str) -> None:
-        for name, pattern in (("rate", _RATE), ("frame", _FRAME), ("colour", _COLOUR)):
+        for name, pattern in (("rate", _RATE), ("frame", _FRAME), ("colour", _COLOUR), ("alpha", _ALPHA)):
             if found := pattern.match(line):
                 self._heard.setdefault(name, found)
         if (found := _INPUT.match(line)) and set(found[1].split(",")) & set(_PLAYLISTS):
@@ -191,8 +192,8 @@ class FileSource(Source):
             notes.append("the audio is not kept")
         if self._streams.count("Video") > 1:
             notes.append(f"only the first of its {self._streams.count('Video')} video streams is kept")
-        if _ALPHA_FORMAT.match(self._format):
-            notes.append("its transparency is not kept")
+        if _ALPHA_FORMAT.match(self._format) or "alpha" in self._heard:
+            notes.append("transparency, if it has any, is not kept")
         return notes
 
     def _colour(self) -> Colour:
