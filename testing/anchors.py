@@ -142,7 +142,8 @@ class Avif(Anchor):
 
     def encode(self, image: Image.Image, quality: int) -> bytes:
         self._check()
-        return _saved(image, "AVIF", quality=quality, subsampling=self.chroma, speed=4)
+        # One thread makes other files than several: a fixed number, so that they are the same on every machine.
+        return _saved(image, "AVIF", quality=quality, subsampling=self.chroma, speed=4, max_threads=2)
 
     def decode(self, data: bytes) -> Image.Image:
         self._check()

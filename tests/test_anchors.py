@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import sys
 from pathlib import Path
@@ -81,6 +82,18 @@ def test_vvc_size_is_not_lost_to_padding():
         pytest.skip(str(error))
     assert data[0] == 1 << 4 | 1
     assert ANCHORS["vvc"].decode(data).size == (19, 33)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors cannot be chosen here")
+@pytest.mark.parametrize("name", ["heif", "avif", "jxl", "vvc"])
+def test_one_processor_makes_the_same_file_as_all(name):
+    picture, anchor = photo(400, 300), ANCHORS[name]
+    together, allowed = anchor.encode(picture, anchor.settings[1]), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert anchor.encode(picture, anchor.settings[1]) == together
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_a_missing_package_is_named(monkeypatch):
