@@ -93,6 +93,9 @@ if [ -n "$quick" ]; then
     data=$(python -m scripts.sample_photos "$out/photos")
 fi
 python -m live.metrics.weights alex vgg dists >/dev/null
-python -m testing.evaluate --data "$data" --codecs "$codecs" --metrics "$metrics" --out "$out" "${limit[@]}"
+status=0 # 1: a picture that cannot be read is left out and named; the others are reported all the same
+python -m testing.evaluate --data "$data" --codecs "$codecs" --metrics "$metrics" --out "$out" "${limit[@]}" || status=$?
+[ "$status" -le 1 ] || exit "$status"
 python -m testing.report --data "$data" --ours "$codecs" --out "$out"
 python -m testing.curves --points "$out/points.csv" --metrics "$metrics" --out "$out/rd.png"
+exit "$status"

@@ -12,7 +12,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 live_absolute LIVE_TRAIN LIVE_ABLATION LIVE_KODAK LIVE_CHECKPOINTS
 configs=$(realpath -m "${1:-$live_root/configs}")
 cd "$live_root"
-: "${LIVE_TRAIN:?set LIVE_TRAIN to a folder of training photos}"
+live_needs LIVE_TRAIN "a folder of training photos"
 out=${LIVE_ABLATION:-out/ablation}
 vq=${LIVE_CHECKPOINTS:-checkpoints}/glc_compact_vq.safetensors
 variants=(glc_stage2 glc_factorised glc_no_code)

@@ -8,6 +8,12 @@ live_absolute() { # NAMES of variables that hold paths, relative to where the us
         [ -z "${!name:-}" ] || export "$name=$(realpath -m "${!name}")"
     done
 }
+live_needs() { # NAME WHAT: refuses where the variable is not set
+    [ -n "${!1:-}" ] || {
+        echo "live: set $1 to $2" >&2
+        exit 2
+    }
+}
 live_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 live_python="${PYTHON:-python3}"
 if ! live_version="$("$live_python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"; then

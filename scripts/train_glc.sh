@@ -11,7 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 live_absolute LIVE_TRAIN LIVE_GLC LIVE_CHECKPOINTS
 configs=$(realpath -m "${1:-$live_root/configs}")
 cd "$live_root"
-: "${LIVE_TRAIN:?set LIVE_TRAIN to a folder of training photos}"
+live_needs LIVE_TRAIN "a folder of training photos"
 out=${LIVE_GLC:-out/glc}
 vq=glc_compact_vq.safetensors codec=glc_compact.safetensors
 

@@ -11,8 +11,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 live_absolute LIVE_TRAIN LIVE_VIDEO LIVE_OUT LIVE_CHECKPOINTS
 configs=$(realpath -m "${1:-$live_root/configs}")
 cd "$live_root"
-: "${LIVE_TRAIN:?set LIVE_TRAIN to a folder of training photos}"
-: "${LIVE_VIDEO:?set LIVE_VIDEO to a folder with training clips in its folder train}"
+live_needs LIVE_TRAIN "a folder of training photos"
+live_needs LIVE_VIDEO "a folder with training clips in its folder train"
 out=${LIVE_OUT:-out/video}
 released=${LIVE_CHECKPOINTS:-checkpoints}
 

@@ -19,7 +19,7 @@ from scipy.interpolate import PchipInterpolator
 from live.command import Parser, run
 from live.errors import InputError
 
-from .results import METRICS, REFERENCES, load, mean_per_setting, of_dataset, select
+from .results import METRICS, REFERENCES, load, mean_per_setting, measured, of_dataset, select
 
 SMALLEST_OVERLAP = 0.5
 
@@ -69,20 +69,29 @@ def matrix(points: pd.DataFrame, reference: str = "original", dataset: str | Non
     """Every ordered pair of codecs at every metric that both have against a reference, one row each.
 
     Columns: reference, metric, anchor, test, bd_rate (None where it does not apply), overlap, pictures. Each pair is
-    compared over the pictures that both coded at all their settings.
+    compared over the pictures that both coded, and the metric was measured of, at all their settings.
     """
     here = of_dataset(points[points["reference"] == reference], dataset)
     rows = []
     for anchor, test in permutations(here["codec"].unique(), 2):
         pair = select(here, [anchor, test], reference)
-        means = mean_per_setting(pair)
-        curves = [means[means["codec"] == codec] for codec in (anchor, test)]
+        curves: dict[frozenset[str], list[pd.DataFrame]] = {}  # by pictures: mostly the same for all metrics
         for metric in METRICS:
-            if any(curve[metric].isna().any() for curve in curves):
+            both = measured(pair, metric)
+            if both["codec"].nunique() < 2:
                 continue
-            percent, overlap = bd_rate(*curves, metric)
-            rows.append((reference, metric, anchor, test, percent, round(overlap, 4), pair["picture"].nunique()))
+            pictures = frozenset(both["picture"])
+            if pictures not in curves:
+                curves[pictures] = _curves(both, anchor, test)
+            percent, overlap = bd_rate(*curves[pictures], metric)
+            rows.append((reference, metric, anchor, test, percent, round(overlap, 4), len(pictures)))
     return pd.DataFrame(rows, columns=["reference", "metric", "anchor", "test", "bd_rate", "overlap", "pictures"])
+
+
+def _curves(points: pd.DataFrame, *codecs: str) -> list[pd.DataFrame]:
+    """Of each codec the means over the pictures."""
+    means = mean_per_setting(points)
+    return [means[means["codec"] == codec] for codec in codecs]
 
 
 def matrix_markdown(rows: pd.DataFrame) -> str:
@@ -91,12 +100,13 @@ def matrix_markdown(rows: pd.DataFrame) -> str:
     lines = [f"| against | {' | '.join(METRICS[name].label for name in metrics)} |", "|---|" + "---:|" * len(metrics)]
     for anchor, row in rows.groupby("anchor", sort=False):
         by_metric = row.set_index("metric")
-        cells = [_cell(by_metric.loc[name]) if name in by_metric.index else "" for name in metrics]
+        cells = [cell(by_metric.loc[name]) if name in by_metric.index else "" for name in metrics]
         lines.append(f"| {anchor} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(row: pd.Series) -> str:
+def cell(row: pd.Series) -> str:
+    """A row of ``matrix`` in words: BD-rate and, in brackets, the overlap."""
     return f"{'N/A' if pd.isna(row['bd_rate']) else f'{row.bd_rate:+.1f} %'} ({row['overlap']:.2f})"
 
 
@@ -135,15 +145,13 @@ def main(argv: list[str] | None = None) -> int:
 def compare(args: argparse.Namespace) -> tuple[float | None, float, int]:
     """BD-rate, overlap and number of pictures for the command's arguments."""
     points = select(load(args.points), [args.anchor, args.test], args.reference, args.dataset)
-    means = mean_per_setting(points)
-    curves = [means[means["codec"] == codec] for codec in (args.anchor, args.test)]
-    for codec, rows in zip((args.anchor, args.test), curves, strict=True):
-        if rows[args.metric].isna().all():
-            raise InputError(
-                f"the results hold no {args.metric} of {codec}; measure it with: python -m testing.evaluate"
-            )
-    percent, overlap = bd_rate(*curves, args.metric)
-    return percent, overlap, points["picture"].nunique()
+    both = measured(points, args.metric)
+    for codec in (args.anchor, args.test):
+        if codec not in set(both["codec"]):
+            what = f"{args.metric} of {codec} at all settings of a picture"
+            raise InputError(f"the results hold no {what}; measure it with: python -m testing.evaluate")
+    percent, overlap = bd_rate(*_curves(both, args.anchor, args.test), args.metric)
+    return percent, overlap, both["picture"].nunique()
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def evaluate(
     """
     pictures, table = picture_files(data)[:limit], out / POINTS
     _check(codecs, out)
+    results.drop_unfinished(table)
     done = results.done(results.load(table), metrics) if table.exists() else results.Done()
     jobs = plan(data, pictures, codecs, references, done)
     autoencoder = autoencoder_of(codecs) if "autoencoder" in references else None

@@ -32,7 +32,8 @@ def thinned(stage: str, folder: Path) -> list[dict[str, Any]]:
     for name in ("run.json", "log.csv"):
         require_file(folder / name)
     try:
-        phases = json.loads((folder / "run.json").read_text())["config"]["phases"]
+        config = json.loads((folder / "run.json").read_text())["config"]
+        phases = config["phases"]
         log = pd.read_csv(folder / "log.csv")
         log = log.drop_duplicates("step", keep="last").sort_values("step")  # an interrupted run repeats some
         starts = [phase["start"] for phase in phases]
@@ -40,7 +41,7 @@ def thinned(stage: str, folder: Path) -> list[dict[str, Any]]:
         raise InputError(f"{folder} does not hold the logs of a training run") from None
     phase_of = pd.cut(log["step"] - 1, [*starts, float("inf")], right=False, labels=False)
     for column in [name for name in log if name.startswith("d_")]:
-        weights = phase_of.map(lambda number, term=column[2:]: phases[int(number)].get(term, 1.0))
+        weights = phase_of.map(lambda number, term=column[2:]: weight_of(config, phases[int(number)], term))
         log[column[2:]] = log[column] / weights.where(weights != 0)
     shown = [name for name in log if name not in ("step", "lr", "rate", "grad_norm") and not name.startswith("d_")]
     groups = log.groupby((log["step"] - 1) // STEPS)
@@ -51,6 +52,14 @@ def thinned(stage: str, folder: Path) -> list[dict[str, Any]]:
         held_out = pd.read_json(folder / "validation.jsonl", lines=True)
         rows.append(held_out.melt("step", var_name="figure").dropna().assign(split="validation"))
     return pd.concat(rows).assign(stage=stage)[COLUMNS].to_dict("records")
+
+
+def weight_of(config: dict[str, Any], phase: dict[str, Any], term: str) -> float:
+    """What a term of the distortion was multiplied with when it was logged; of clips the mean over the frames of a rollout too."""
+    weight = config.get(term, 1.0) if term == "code" else phase.get(term, 1.0)
+    levels = config.get("frame_weights", [1.0])
+    predicted = range(max(1, phase.get("frames", 2) - 1))
+    return weight * sum(levels[number % len(levels)] for number in predicted) / len(predicted)
 
 
 def learning_plot(rows: pd.DataFrame, path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from live.command import Parser
+from live.errors import InputError
 from live.files import picture_files
 
 from .quickstart import photos
@@ -25,6 +26,8 @@ def answer(
     parser.add_argument("--limit", type=int, metavar="N", help="the first N photos")
     parser.add_argument("--json", action="store_true", help=f"one JSON object, as in results/{name}.json")
     args = parser.parse_args(argv)
+    if args.limit is not None and args.limit < 1:
+        raise InputError("--limit must be at least 1")
     with tempfile.TemporaryDirectory() as folder:
         files = picture_files(photos(Path(folder), args.data))[: args.limit]
         rows = measure(files)

@@ -23,12 +23,12 @@ from live.errors import InputError
 from live.files import write_atomic
 from live.media import read_picture
 
-from .bdrate import bd_rate
+from .bdrate import cell, matrix
 from .curves import colours_of, label_of
 from .evaluate import POINTS
 from .measure import coded_file
 from .ours import codec_of
-from .results import METRICS, REFERENCES, load, mean_per_setting, names_of, of_dataset, select
+from .results import METRICS, REFERENCES, load, mean_per_setting, names_of, of_dataset
 
 MEAN = "mean over all pictures"
 SHOWN_QUALITY = 90
@@ -96,15 +96,14 @@ def bd_tables(points: pd.DataFrame, ours: str, metrics: list[str]) -> str:
 
 def bd_table(points: pd.DataFrame, ours: str, metrics: list[str], reference: str) -> str:
     """HTML: one row a peer, one column a metric, BD-rate of ours over it against a reference."""
-    codecs = list(points.loc[points["reference"] == reference, "codec"].unique())
-    means = mean_per_setting(select(points, codecs, reference))
+    peers = [name for name in points.loc[points["reference"] == reference, "codec"].unique() if name != ours]
+    pairs = [matrix(points[points["codec"].isin((peer, ours))], reference) for peer in peers]
+    rates = pd.concat(pairs or [matrix(points, reference)]).query("test == @ours").set_index(["anchor", "metric"])
     head = "".join(f"<th>{html.escape(METRICS[name].label)}</th>" for name in metrics)
     rows = [f"<tr><th>peer</th>{head}</tr>"]
-    for codec, curve in means[means["codec"] != ours].groupby("codec", sort=False):
-        cells = []
-        for name in metrics:
-            rate, overlap = bd_rate(curve, means[means["codec"] == ours], name)
-            cells.append(f"<td>{'N/A' if rate is None else f'{rate:+.1f} %'} ({overlap:.2f})</td>")
+    for codec in peers:
+        given = [rates.loc[(codec, name)] if (codec, name) in rates.index else None for name in metrics]
+        cells = [f"<td>{'–' if row is None else cell(row)}</td>" for row in given]
         rows.append(f"<tr><td>{html.escape(label_of(str(codec)))}</td>{''.join(cells)}</tr>")
     return f"<table class='bd' id='bd-{reference}'>{''.join(rows)}</table>"
 

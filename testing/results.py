@@ -94,6 +94,20 @@ def append(path: Path, *rows: Any) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror}") from None
 
 
+def drop_unfinished(path: Path) -> None:
+    """Drop a table's last line if a full disk or a kill left it unfinished, else the next row would go on with it; and the table
+    if it has no other."""
+    if not path.exists():
+        return
+    try:
+        with path.open("r+b") as table:
+            whole = table.truncate(table.read().rfind(b"\n") + 1)
+        if not whole:
+            path.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+
+
 def columns_of(kind: type) -> list[str]:
     """The columns of a table whose rows are of a dataclass."""
     return [field.name for field in fields(kind)]
@@ -219,6 +233,15 @@ def select(points: pd.DataFrame, codecs: list[str], reference: str, dataset: str
     if chosen.empty:
         raise InputError(f"no picture was coded by {' and '.join(codecs)} at all their settings; finish the evaluation")
     return chosen
+
+
+def measured(points: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The points of those codecs that a metric was measured of, over the pictures of which it was measured throughout.
+
+    So that the means of metric and rate are over the same pictures, whatever else was measured of others; may be empty.
+    """
+    points = points[points["codec"].isin(points.loc[points[metric].notna(), "codec"])]
+    return points[~points["picture"].isin(points.loc[points[metric].isna(), "picture"])]
 
 
 def markdown(means: pd.DataFrame, metrics: list[str]) -> str:

@@ -81,9 +81,9 @@ def measure(files: list[Path], size: tuple[int, int], quality: int | None, folde
     limit = ["--max-pixels", str(pixels)]
     row: dict[str, Any] = {"width": size[0], "height": size[1], "megapixels": round(pixels / 1e6, 2)}
     row |= both_ways(source, packed, decoded, [*limit, *([] if quality is None else ["-q", str(quality)])], limit)
-    with Image.open(decoded) as picture:
-        if picture.size != size:
-            raise LiveError(f"{size} came back as {picture.size}")
+    came_back = read_picture(decoded, max_pixels=pixels).size
+    if came_back != size:
+        raise LiveError(f"{size} came back as {came_back}")
     return row | {"bpp": round(8 * row["bytes"] / pixels, 4)}
 
 

@@ -40,6 +40,20 @@ def test_means_without_weights(run_folder, tmp_path):
     assert table[table["split"] == "validation"]["value"].tolist() == [0.4, 0.2, 0.4, 0.2]
 
 
+def test_frames_of_a_rollout_weigh_too(run_folder):
+    phases = [
+        {"start": 0, "alex": 1.0, "dists": 2.0, "frames": 2},
+        {"start": 100, "alex": 1.0, "dists": 4.0, "frames": 4},
+    ]
+    config = {"phases": phases, "frame_weights": [1.2, 0.5], "code": 0.02}
+    assert learning.weight_of(config, phases[0], "alex") == pytest.approx(1.2)
+    assert learning.weight_of(config, phases[1], "dists") == pytest.approx(4 * (1.2 + 0.5 + 1.2) / 3)
+    assert learning.weight_of({"code": 0.02}, {}, "code") == pytest.approx(0.02)
+    (run_folder / "run.json").write_text(json.dumps({"config": config}))
+    rows = [row for row in learning.thinned("one", run_folder) if row["figure"] == "dists"]
+    assert [row["value"] for row in rows] == pytest.approx([0.1 / 1.2] * 2 + [0.1 / (2.9 / 3)] * 2)
+
+
 def test_the_plot_shows_what_was_measured(run_folder, tmp_path, monkeypatch):
     main([f"one={run_folder}", f"two={run_folder}", "-o", str(tmp_path / "all.csv")])
     seen = []

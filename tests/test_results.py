@@ -42,6 +42,38 @@ def test_later_rows_add_to_earlier_ones(tmp_path):
     assert points.loc[0, ["psnr", "lpips_alex"]].tolist() == [30.0, 0.1]
 
 
+def test_an_unfinished_line_is_dropped(tmp_path):
+    path = table(tmp_path / "points.csv", POINT, replace(POINT, setting=20))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    results.drop_unfinished(path)
+    append(path, replace(POINT, setting=30))
+    assert load(path)["setting"].tolist() == [10, 30]
+    for left in (b"", b"dataset,pict"):
+        path.write_bytes(left)
+        results.drop_unfinished(path)
+        assert not path.exists()
+    results.drop_unfinished(path)
+
+
+def test_a_metric_of_few_pictures_is_compared_over_these(tmp_path, capsys):
+    """webp costs a fifth less everywhere; DISTS was measured of two pictures, whose rates are other ones."""
+    points = [
+        replace(
+            POINT, picture=f"{number}.png", codec=codec, setting=setting, bpp=(1 + number) * 0.1 * 2**setting * less,
+            dists=(0.3 - 0.05 * setting) if number < 2 or (codec, setting) == ("jpeg", 0) else None,
+        )
+        for number in range(6) for codec, less in (("jpeg", 1.0), ("webp", 0.8)) for setting in range(4)
+    ]  # fmt: skip
+    path = table(tmp_path / "points.csv", *points)
+    arguments = ["--points", str(path), "--test", "webp", "--metric", "dists", "--json"]
+    assert bdrate.main([*arguments, "--anchor", "jpeg"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (round(said["bd_rate"], 3), said["pictures"]) == (-20.0, 2)
+    assert bdrate.main(arguments) == 0
+    assert round(json.loads(capsys.readouterr().out)[0]["bd_rate"], 3) == -20.0
+
+
 def test_measured_points_have_all_metrics_that_are_defined(tmp_path):
     points = load(table(tmp_path / "points.csv", POINT))
     key = ("set", "a.png", "jpeg", 10, "original")

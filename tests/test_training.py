@@ -194,6 +194,17 @@ def test_a_plateau_lowers_the_rate(tmp_path):
     assert rates[:3] == [1e-2] * 3 and rates[3:5] == pytest.approx([1e-3] * 2)
 
 
+def test_a_loss_that_falls_slowly_is_no_plateau(tmp_path):
+    """Each time by less than counts, and yet in sum: as torch's ReduceLROnPlateau has it."""
+    schedule = Schedule(steps=40, warmup=0, validate_every=1, patience=10, lr=1e-2)
+    stage = Quadratic()
+    losses = iter(1.0 - 5e-5 * step for step in range(40))
+    stage.validate = lambda: {"loss": next(losses)}
+    engine = Engine(stage, schedule, tmp_path, CONFIG)
+    engine.run()
+    assert engine.plateau["factor"] == 1.0
+
+
 def test_patience_without_a_validation_loss_is_refused(tmp_path):
     stage = Quadratic()
     stage.validate = lambda: {"psnr": 30.0}
@@ -223,13 +234,13 @@ def test_another_configuration_is_refused(tmp_path):
         Engine(Quadratic(), Schedule(steps=7), tmp_path, other)
 
 
-def test_crops_depend_on_seed_and_step_alone(photos):
+def test_crops_depend_on_seed_and_place_alone(photos):
     data = Photos(sorted(photos.glob("*.png")), 32)
     first, files = data.batch(1, 5, 4, 32)
     again, _ = data.batch(1, 5, 4, 32)
     assert torch.equal(first, again) and first.shape == (4, 3, 32, 32) and len(files) == 4
     assert not torch.equal(first, data.batch(2, 5, 4, 32)[0])
-    seen = [path for step in range(len(data) // 4) for path in data.batch(1, step, 4, 32)[1]]
+    seen = [path for start in range(0, len(data), 4) for path in data.batch(1, start, 4, 32)[1]]
     assert len(set(seen)) == len(seen)
 
 

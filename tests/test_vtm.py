@@ -57,9 +57,10 @@ def test_failures_are_said(binaries, monkeypatch):
     with pytest.raises(ModelError, match="EncoderAppStatic failed: AssertionError"):
         Vtm().encode(photo(16, 16), 31)
     monkeypatch.delenv("VTM_BIN")
-    monkeypatch.setenv("VTM_CFG", str(binaries / "cfg"))
-    with pytest.raises(ModelError, match="set VTM_BIN"):
-        Vtm().encode(photo(16, 16), 32)
+    for given in ("", str(binaries / "cfg")):
+        monkeypatch.setenv("VTM_CFG", given)
+        with pytest.raises(ModelError, match="set VTM_BIN"):
+            Vtm().encode(photo(16, 16), 32)
     monkeypatch.setenv("VTM_CFG", str(binaries))
     with pytest.raises(ModelError, match="set VTM_CFG"):
         Vtm().encode(photo(16, 16), 32)

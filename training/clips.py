@@ -123,11 +123,11 @@ class VideoExamples:
         self.clips, self.photos, self.synthetic = clips, photos, synthetic
 
     def batch(
-        self, seed: int, step: int, count: int, frames: int, crop: int, share: Share = ALONE
+        self, seed: int, start: int, count: int, frames: int, crop: int, share: Share = ALONE
     ) -> tuple[Tensor, list[Path]]:
-        """One step's examples: (count / world, frames, 3, crop, crop) in [0, 1] on the share's device, and their files."""
+        """Examples from place ``start`` on: (count / world, frames, 3, crop, crop) in [0, 1] on the share's device; their files."""
         examples, files = [], []
-        for place in share.places(step, count):
+        for place in share.places(start, count):
             random = np.random.default_rng((seed, 2 << 32, place))
             if random.random() < self.synthetic:
                 which, other = random.integers(len(self.photos), size=2)

@@ -1,7 +1,8 @@
-"""Training examples: photos or cached latents, in memory, split by file name's hash, cropped deterministically by step.
+"""Training examples: photos or cached latents, in memory, split by file name's hash, cropped deterministically by place.
 
-The crops of step ``n`` depend on (seed, n) alone. So the data position of a run *is* its step number, and a resumed run
-sees exactly the pictures that an unbroken one would have seen.
+The crop at place ``n`` of the stream of examples depends on (seed, n) alone, and a step's places on its number and the phases
+before it. So the data position of a run *is* its step number, and a resumed run sees exactly the pictures that an unbroken one
+would have seen.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ class Share:
     world: int = 1
     device: torch.device = torch.device("cpu")
 
-    def places(self, step: int, count: int) -> range:
-        """This process's places in the stream of examples at a step of ``count`` examples; ConfigError if uneven."""
+    def places(self, start: int, count: int) -> range:
+        """This process's of the ``count`` places from ``start`` on in the stream of examples; ConfigError if uneven."""
         if count % self.world:
             raise ConfigError(f"a batch of {count} cannot be shared evenly by {self.world} processes")
-        return range(step * count + self.rank, (step + 1) * count, self.world)
+        return range(start + self.rank, start + count, self.world)
 
 
 ALONE = Share()
@@ -58,13 +59,13 @@ class Examples:
     def __len__(self) -> int:
         return len(self.files)
 
-    def batch(self, seed: int, step: int, count: int, crop: int, share: Share = ALONE) -> tuple[Tensor, list[Path]]:
-        """Crops of one step: (count / world, c, crop, crop) float32 on the share's device, and their files.
+    def batch(self, seed: int, start: int, count: int, crop: int, share: Share = ALONE) -> tuple[Tensor, list[Path]]:
+        """Crops from place ``start`` on: (count / world, c, crop, crop) float32 on the share's device, and their files.
 
         Each pass over the examples is a fresh permutation, so every one is seen equally often.
         """
         crops, files = [], []
-        for place in share.places(step, count):
+        for place in share.places(start, count):
             epoch, index = divmod(place, len(self))
             which = int(np.random.default_rng((seed, epoch)).permutation(len(self))[index])
             random = np.random.default_rng((seed, 1 << 32, place))

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from live.errors import ConfigError, LiveError
 
 from .data import Share
-from .record import Record
+from .record import STATE, Record, read_state
 
 STOPPED = 130
 """Exit code of a run that was told to stop: run it again to go on."""
@@ -38,7 +38,8 @@ STOPPED = 130
 class Schedule:
     """Steps, seed, optimiser and saving. Learning rate: linear warm-up, then cosine to zero over ``steps``.
 
-    patience: if above 0, no cosine: the rate falls to a tenth whenever that many validations bring no lower ``loss``.
+    patience: if above 0, no cosine: the rate falls to a tenth whenever more validations than that bring no ``loss`` that is
+    lower by a ten-thousandth than the lowest so far (as torch's ReduceLROnPlateau).
     gain_lr: factor on the learning rate of the quantiser's log gains, which must travel further than weights do, and of
     CompressAI's quantiles, which are fitted by a loss of their own and take no part in the clipping. clip: largest norm
     of the gradient; a stage's ``discriminator`` is clipped by itself.
@@ -90,7 +91,7 @@ class Engine:
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.share = Share(self.accelerator.process_index, self.accelerator.num_processes, self.accelerator.device)
         stage.place(self.share)
-        self.state_path = self.folder / "state.pt"
+        self.state_path = self.folder / STATE
         self.config, self.record = asdict(config), Record(self.folder)
         named = [(name, p) for name, p in stage.model.named_parameters() if p.requires_grad]
         quantiles = [p for name, p in named if name.endswith("quantiles")]
@@ -109,7 +110,7 @@ class Engine:
         self.ema = {name: value.detach().clone() for name, value in stage.model.state_dict().items()}
         self.step = 0
         self.plateau = {"best": math.inf, "waited": 0, "factor": 1.0}
-        self._stop = False
+        self._asked = self._stop = False  # a signal came; all processes know of it
         resumed = self.state_path.exists()
         self.accelerator.wait_for_everyone()  # else rank 0 might save before the others have looked
         if resumed:
@@ -123,7 +124,7 @@ class Engine:
         Returns the exit code, 0 or (stopped before the end) ``STOPPED``, so that a sweep never exports half a run.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: setattr(self, "_stop", True))
+            signal.signal(number, lambda *_: setattr(self, "_asked", True))
         main, saved = self.share.rank == 0, time.monotonic()
         with tqdm(total=self.schedule.steps, initial=self.step, unit="step", mininterval=5, disable=not main) as bar:
             while self.step < self.schedule.steps and not self._stop:
@@ -169,8 +170,9 @@ class Engine:
     def _agree(self, loss: Tensor) -> Tensor:
         """The loss averaged over processes; and whoever was told to stop, all stop after this step."""
         if self.share.world == 1:
+            self._stop = self._asked
             return loss
-        facts = self.accelerator.reduce(torch.stack([loss.detach(), torch.tensor(float(self._stop)).to(loss)]), "mean")
+        facts = self.accelerator.reduce(torch.stack([loss.detach(), torch.tensor(float(self._asked)).to(loss)]), "mean")
         self._stop = bool(facts[1] > 0)
         return facts[0]
 
@@ -202,7 +204,8 @@ class Engine:
             raise ConfigError("patience waits for a validation loss, which this training has not; choose patience: 0")
         better = figures["loss"] < self.plateau["best"] * (1 - 1e-4)
         self.plateau["waited"] = 0 if better else self.plateau["waited"] + 1
-        self.plateau["best"] = min(self.plateau["best"], figures["loss"])
+        if better:  # alone: a loss that falls slowly is no plateau
+            self.plateau["best"] = figures["loss"]
         if self.plateau["waited"] > self.schedule.patience:
             self.plateau |= {"waited": 0, "factor": self.plateau["factor"] / 10}
 
@@ -231,8 +234,8 @@ class Engine:
         os.replace(temporary, self.state_path)
 
     def _resume(self) -> None:
-        state = torch.load(self.state_path, map_location=self.share.device, weights_only=True)
-        if json.loads(state["config"]) != json.loads(json.dumps(self.config)):
+        state = read_state(self.folder, self.share.device)
+        if state["config"] != json.loads(json.dumps(self.config)):
             raise ConfigError(f"{self.folder} holds a run of another configuration; choose a new folder with --run")
         self.stage.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -33,28 +33,32 @@ from live.latents.vq_net import FACTOR
 from live.registry import rate_model_path
 
 from .data import Photos, is_validation
+from .record import VALIDATION, read_state
 from .train_video import untrained_codec
 
 VQ_NAME, VQ_FILE, GLC_FILE = "glc-compact", "glc_compact_vq.safetensors", "glc_compact.safetensors"
+KINDS, VQ = {"codec": "trained_at", "glc": "code", "video": "images", "autoencoder": "rate"}, "vq"
+"""What can be exported, and the setting by which the configuration of each is known; the one that has none of these."""
 Run = tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]
 """A run's averaged weights, its configuration and what its card says."""
 
 
-def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], int, dict[str, float]]:
-    """A run's averaged weights, its configuration, its step and the last validation figures."""
-    path = folder / "state.pt"
-    if not path.is_file():
-        raise ModelError(f"no training state at {path}")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    log = folder / "validation.jsonl"
+def load_run(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], int, dict[str, float]]:
+    """A run's averaged weights, its configuration, its step and the last validation figures; InputError if it is of another
+    kind than asked for."""
+    state = read_state(folder)
+    trained = next((name for name, key in KINDS.items() if key in state["config"]), VQ)
+    if trained != kind:
+        raise InputError(f"{folder} is a run of another kind; export it with: python -m training.export {trained}")
+    log = folder / VALIDATION
     figures = json.loads(log.read_text().splitlines()[-1]) if log.exists() else {}
-    return state["ema"], json.loads(state["config"]), state["step"], figures
+    return state["ema"], state["config"], state["step"], figures
 
 
 @torch.no_grad()
 def _export_net(folder: Path, output: Path, data: str, kind: type[ExportedAutoencoder], named: dict[str, str]) -> Run:
     """Write the ``net`` of a run as an autoencoder, with the statistics of its latents on the held-out photos."""
-    state, config, step, figures = load_run(folder)
+    state, config, step, figures = load_run(folder, VQ if kind is VqAutoencoder else "autoencoder")
     net = kind.network(parse(kind.sizes, config["model"]))
     weights = {k.removeprefix("net."): v.half() for k, v in state.items() if k.startswith("net.")}
     net.load_state_dict({k: v.float() for k, v in weights.items()})
@@ -75,7 +79,7 @@ def export_vq(folder: Path, output: Path, data: str) -> None:
 
 def export_glc(folder: Path, output: Path, vae: str) -> None:
     """Write a stage's codec into a folder and the VQ autoencoder beside it, with the decoder that stage III has moved."""
-    state, config, step, figures = load_run(folder)
+    state, config, step, figures = load_run(folder, "glc")
     figures.pop("step", None)
     tensors, card = read_artefact(vae, "autoencoder")
     if card["identity"] != config["vae"]:
@@ -110,8 +114,10 @@ def _levels(rate: dict[str, Any]) -> list[float]:
 
 def export_run(folder: Path, output: Path, quality: int, vae: str) -> None:
     """Write a codec run as a checkpoint of the given quality."""
-    state, config, step, figures = load_run(folder)
+    state, config, step, figures = load_run(folder, "codec")
     autoencoder = load_autoencoder(vae)
+    if config.get("vae", autoencoder.identity) != autoencoder.identity:
+        raise ModelError(f"{vae} is not the autoencoder that {folder} was trained on, {config['vae'][:8]}")
     codec = make_codec(config["codec"], config["model"] | {"channels": autoencoder.channels})
     codec.load_state_dict(state)
     figures.pop("step", None)
@@ -130,7 +136,7 @@ def export_run(folder: Path, output: Path, quality: int, vae: str) -> None:
 
 def export_video(folder: Path, output: Path, images: Sequence[Path]) -> None:
     """Write a codec of clips; ``images``: the codecs of pictures that its run was made over, of which the card names each."""
-    state, config, step, figures = load_run(folder)
+    state, config, step, figures = load_run(folder, "video")
     figures.pop("step", None)
     pictures = [load_codec(path) for path in images]
     if [picture.identity for picture in pictures] != config["images"]:
@@ -166,6 +172,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     if args.kind == "codec":
+        if not 1 <= args.quality <= 255:
+            raise InputError("--quality must be 1 to 255")
         export_run(args.run, args.output, args.quality, args.vae)
     elif args.kind == "glc":
         export_glc(args.run, args.output, args.vae)

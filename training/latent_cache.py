@@ -119,6 +119,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.data:
         raise InputError("give a folder of photos with --data or LIVE_TRAIN")
+    if args.crop is not None and args.crop < 1:
+        raise InputError("--crop must be at least 1")
     build(Path(args.data), load_autoencoder(args.vae), args.out, args.crop, args.dtype)
     return 0
 

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from live.errors import ConfigError
 from live.metrics.perceptual import dists_network, lpips_network
 
+from .data import ALONE, Share
+
 DISTS_CROP, DISTS_PICTURES = 96, 1
-"""DISTS runs VGG-16 three times a step: on whole batches it would cost more than the autoencoder itself."""
+"""DISTS runs VGG-16 three times a step: on whole batches it would cost more than the autoencoder itself. So many pictures of
+a process's share of the batch."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,24 @@ class Phase:
         return any((self.l1, self.mse, self.alex, self.vgg, self.dists))
 
 
-def phase_at(phases: tuple[Phase, ...], step: int) -> Phase:
-    """The phase that a step belongs to: the last one that has started."""
-    return [phase for phase in phases if phase.start <= step][-1]
+def phase_at(phases: tuple[Phase, ...], step: int) -> tuple[Phase, int]:
+    """The phase that a step belongs to, the last one that has started, and the place of the step's first example: how many
+    the steps before it have taken, whatever their batches were."""
+    begun = [phase for phase in phases if phase.start <= step]
+    ends = [*(phase.start for phase in begun[1:]), step]
+    return begun[-1], sum((end - phase.start) * phase.batch for phase, end in zip(begun, ends, strict=True))
+
+
+def check_phases(phases: tuple[Phase, ...], unit: int) -> None:
+    """ConfigError unless phases begin at step 0 and follow one another, and their crops are of whole ``unit`` px."""
+    starts = [phase.start for phase in phases]
+    if not starts or starts[0] or sorted(set(starts)) != starts:
+        raise ConfigError("phases: the first must have start 0, and each must follow the one before")
+    for phase in phases:
+        if phase.batch < 1:
+            raise ConfigError(f"phases: a batch must be 1 or more, not {phase.batch}")
+        if phase.crop < unit or phase.crop % unit:
+            raise ConfigError(f"phases: a crop must be a multiple of {unit} px, not {phase.crop}")
 
 
 def bfloat16(enabled: bool, device: torch.device) -> torch.autocast:
@@ -72,14 +91,28 @@ def distortion_terms(decoded: Tensor, pictures: Tensor, weights: Phase, bf16: bo
     return terms
 
 
-def latent_terms(decoded: Tensor, latents: Tensor, std: Tensor, weights: Phase) -> dict[str, Tensor]:
-    """The weighted terms of D on latents (B, c, h, w) by name; std: of their channels, (c,)."""
+def latent_terms(
+    decoded: Tensor, latents: Tensor, std: Tensor, weights: Phase, share: Share = ALONE
+) -> dict[str, Tensor]:
+    """The weighted terms of D on latents (B, c, h, w) by name; std: of their channels, (c,); share: of the batch, that
+    they are."""
     terms = {}
     if weights.latent_mse:
         terms["latent_mse"] = weights.latent_mse * (((decoded - latents) / std.reshape(-1, 1, 1)) ** 2).mean()
     if weights.latent_norm:
-        terms["latent_norm"] = weights.latent_norm * torch.linalg.vector_norm(decoded - latents)
+        terms["latent_norm"] = weights.latent_norm * _norm(decoded - latents, share)
     return terms
+
+
+def _norm(difference: Tensor, share: Share) -> Tensor:
+    """The L2 norm over the batch that processes share; the mean of their gradients is its gradient."""
+    if share.world == 1:
+        return torch.linalg.vector_norm(difference)
+    mine = difference.square().sum()
+    whole = mine.detach().clone()
+    torch.distributed.all_reduce(whole)
+    norm = whole.sqrt()
+    return norm + share.world * (mine - mine.detach()) / (2 * norm).clamp(min=1e-12)
 
 
 def middle(pictures: Tensor) -> Tensor:

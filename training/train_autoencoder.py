@@ -26,14 +26,14 @@ from live.artefact import read_artefact, read_card
 from live.command import Parser, run
 from live.config import load_yaml, parse
 from live.errors import InputError
-from live.latents.compact_net import CompactConfig, CompactNet, patch_components
-from live.priors.hyper import Hyperprior
+from live.latents.compact_net import FACTOR, CompactConfig, CompactNet, patch_components
+from live.priors.hyper import HYPER_FACTOR, Hyperprior
 from live.registry import rate_model_path
 
 from .data import ALONE, Share, split
 from .engine import Engine, Schedule
 from .grow import grow
-from .losses import Phase, bfloat16, distortion_terms, phase_at, picture_figures
+from .losses import Phase, bfloat16, check_phases, distortion_terms, phase_at, picture_figures
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ class AutoencoderStage:
     """What the engine runs: the loss of a step and the validation figures."""
 
     def __init__(self, config: AutoencoderConfig, data: str | Path, init: Path | None = None):
+        check_phases(config.phases, FACTOR * HYPER_FACTOR)
         largest = max(phase.crop for phase in config.phases)
         self.config = config
         self.train, self.held_out = split(data, largest)
@@ -130,8 +131,8 @@ class AutoencoderStage:
         self.model.to(share.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
-        phase, rate = phase_at(self.config.phases, step), self.config.rate
-        pictures, files = self.train.batch(self.config.schedule.seed, step, phase.batch, phase.crop, self.share)
+        (phase, start), rate = phase_at(self.config.phases, step), self.config.rate
+        pictures, files = self.train.batch(self.config.schedule.seed, start, phase.batch, phase.crop, self.share)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         clean = torch.rand(()).item() < rate.clean_share
         level = None if clean else int(torch.randint(rate.levels, ()).item())

@@ -40,7 +40,7 @@ from live.registry import rate_model_path
 from . import latent_cache
 from .data import ALONE, VALIDATION_PHOTOS, Share, split
 from .engine import Engine, Schedule
-from .losses import Phase, bfloat16, distortion_terms, latent_terms, phase_at, picture_figures
+from .losses import Phase, bfloat16, check_phases, distortion_terms, latent_terms, phase_at, picture_figures
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class CodecConfig:
     """Everything that ``train_codec`` reads.
 
     codec and model: which one, and its sizes; lambdas: those of a sweep, fine to coarse. From the command line:
-    trained_at, the lambda of this run, and init, the identity of the checkpoint that it starts from.
+    trained_at, the lambda of this run, and the identities of vae, the autoencoder, and init, the checkpoint that it starts from.
     """
 
     schedule: Schedule
@@ -58,6 +58,7 @@ class CodecConfig:
     lambdas: tuple[float, ...] = ()
     trained_at: float = 0.0
     init: str = ""
+    vae: str = ""
 
 
 def load_config(path: Path) -> tuple[dict[str, Any], Path | None]:
@@ -72,9 +73,10 @@ def load_config(path: Path) -> tuple[dict[str, Any], Path | None]:
 def plan(path: Path, given: list[float]) -> tuple[tuple[float, ...], list[Path]]:
     """What a sweep trains: its lambdas, ``given`` or the configuration's, and the configurations in order, ``path`` last.
 
-    Each starts from the checkpoints of the one before it. ConfigError or InputError before anything is trained.
+    Given ones are put in order, fine to coarse. Each configuration starts from the checkpoints of the one before it.
+    ConfigError or InputError before anything is trained.
     """
-    lambdas = tuple(given) or parse(CodecConfig, load_config(path)[0]).lambdas
+    lambdas = tuple(sorted(given, reverse=True)) or parse(CodecConfig, load_config(path)[0]).lambdas
     if not lambdas:
         raise ConfigError(f"{path} lists no lambdas; give some behind it")
     if not all(0 < value < math.inf for value in lambdas):
@@ -138,6 +140,7 @@ class CodecStage:
             raise ConfigError(f"the configuration weighs pictures, which {what} cannot give; weigh latents alone")
         torch.manual_seed(config.schedule.seed)
         self.model: nn.Module = initial_codec(config, autoencoder, init)  # type: ignore[assignment]
+        check_phases(config.phases, autoencoder.factor * self.model.stride)
         self.model.train().requires_grad_(True)
         if isinstance(self.model, LivePlus):  # its medians stay 0: see Hyperprior
             self.model.hyper.entropy_bottleneck.quantiles.requires_grad_(False)
@@ -179,13 +182,13 @@ class CodecStage:
             return self.autoencoder.net.decoder(latents).float() / 2 + 0.5
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
-        phase, factor = phase_at(self.config.phases, step), self.autoencoder.factor
+        (phase, start), factor = phase_at(self.config.phases, step), self.autoencoder.factor
         crop = phase.crop // factor if self.from_cache else phase.crop
-        examples, files = self.train.batch(self.config.schedule.seed, step, phase.batch, crop, self.share)
+        examples, files = self.train.batch(self.config.schedule.seed, start, phase.batch, crop, self.share)
         examples = examples.contiguous(memory_format=torch.channels_last)
         latents = examples if self.from_cache else self.encode(examples)
         decoded, bpp = self.coded(latents)
-        terms = latent_terms(decoded, latents, self.autoencoder.statistics.std.to(latents), phase)
+        terms = latent_terms(decoded, latents, self.autoencoder.statistics.std.to(latents), phase, self.share)
         if phase.sees_pictures:
             terms |= distortion_terms(self.decode(decoded), examples, phase, self.config.schedule.bf16)
         weight = self.config.trained_at
@@ -233,9 +236,11 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("give a positive --lambda and a --run folder")
     if not args.data:
         raise InputError("give a folder of photos with --data or LIVE_TRAIN")
-    given = {"trained_at": args.weight} | ({"init": read_card(args.init).get("identity", "")} if args.init else {})
+    autoencoder = load_autoencoder(args.vae)
+    given = {"trained_at": args.weight, "vae": autoencoder.identity}
+    given |= {"init": read_card(args.init).get("identity", "")} if args.init else {}
     config = parse(CodecConfig, load_config(args.config)[0] | given)
-    stage = CodecStage(config, Path(args.data), load_autoencoder(args.vae), args.init, args.latents)
+    stage = CodecStage(config, Path(args.data), autoencoder, args.init, args.latents)
     return Engine(stage, config.schedule, args.run, config).run()
 
 

@@ -29,7 +29,7 @@ from live.checkpoints import load_codec
 from live.codecs import Glc, GlcConfig
 from live.command import Parser, run
 from live.config import load_yaml, parse
-from live.errors import ConfigError, InputError, ModelError
+from live.errors import ConfigError, InputError
 from live.latents import load_autoencoder
 from live.latents.vq import VqAutoencoder
 
@@ -37,7 +37,8 @@ from .adversarial import AdversaryConfig, PatchDiscriminator, adversarial_loss
 from .code_prediction import SIDE, CodePredictor, PredictorConfig
 from .data import ALONE, Share, split
 from .engine import Engine, Schedule
-from .losses import Phase, bfloat16, latent_terms, phase_at, picture_figures
+from .losses import Phase, bfloat16, check_phases, latent_terms, phase_at, picture_figures
+from .record import read_state
 
 AIDS = ("predictor.", "discriminator.")
 
@@ -105,15 +106,12 @@ class GlcStage:
         self.model.codec.load_state_dict(trained.state_dict())
 
     def _load_aids(self, folder: Path) -> None:
-        path = folder / "state.pt"
-        if not path.is_file():
-            raise ModelError(f"no training state at {path}")
-        state = torch.load(path, map_location="cpu", weights_only=True)["ema"]
+        state = read_state(folder)["ema"]
         known = self.model.state_dict()
         taken = {k: v for k, v in state.items() if k.startswith(AIDS) and k in known}
         for name, value in taken.items():
             if value.shape != known[name].shape:
-                raise ConfigError(f"{path} holds {name} in another size than the configuration; leave --aids out")
+                raise ConfigError(f"{folder} holds {name} in another size than the configuration; leave --aids out")
         self.model.load_state_dict(taken, strict=False)
 
     def place(self, share: Share) -> None:
@@ -137,8 +135,8 @@ class GlcStage:
             return self.autoencoder.net.decoder(latents).float() / 2 + 0.5
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
-        config, phase = self.config, phase_at(self.config.phases, step)
-        pictures, files = self.train.batch(config.schedule.seed, step, phase.batch, phase.crop, self.share)
+        config, (phase, start) = self.config, phase_at(self.config.phases, step)
+        pictures, files = self.train.batch(config.schedule.seed, start, phase.batch, phase.crop, self.share)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         rate = int(torch.randint(config.model.rates, ()).item())
         latents = self.encode(pictures)
@@ -191,10 +189,8 @@ def _check(config: GlcTrainConfig, autoencoder: VqAutoencoder) -> None:
         raise ConfigError(
             f"model.channels must be the autoencoder's {autoencoder.channels}, not {config.model.channels}"
         )
-    unit = autoencoder.factor * Glc.stride
+    check_phases(config.phases, autoencoder.factor * Glc.stride)
     for phase in config.phases:
-        if phase.crop % unit:
-            raise ConfigError(f"phases: a crop must be a multiple of {unit} px, not {phase.crop}")
         if config.code and phase.crop > SIDE * autoencoder.factor:
             raise ConfigError(f"phases: codes are predicted in crops of {SIDE * autoencoder.factor} px at most")
 

@@ -40,7 +40,7 @@ from live.latents.compact import ExportedAutoencoder
 from .clips import split
 from .data import ALONE, Share
 from .engine import Engine, Schedule
-from .losses import Phase, bfloat16, distortion_terms, latent_terms, likeness, phase_at
+from .losses import Phase, bfloat16, check_phases, distortion_terms, latent_terms, likeness, phase_at
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ class VideoStage:
             return self.autoencoder.net.decoder(latents).float() / 2 + 0.5
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
-        config, phase = self.config, phase_at(self.config.phases, step)
-        frames, files = self.train.batch(config.schedule.seed, step, phase.batch, phase.frames, phase.crop, self.share)
+        config, (phase, start) = self.config, phase_at(self.config.phases, step)
+        frames, files = self.train.batch(config.schedule.seed, start, phase.batch, phase.frames, phase.crop, self.share)
         rate = int(torch.randint(len(config.lambdas), ()).item())
         latents = self.encode(frames)
         predicted = self.model.rollout(latents, rate)[1:]
@@ -228,10 +228,8 @@ def _check(config: VideoTrainConfig, codec: VideoCodec, autoencoder: Autoencoder
         raise ConfigError("frame_weights must not be empty")
     if not 0 <= config.synthetic <= 1:
         raise ConfigError(f"synthetic must be 0 to 1, not {config.synthetic}")
-    unit = autoencoder.factor * codec.stride
+    check_phases(config.phases, autoencoder.factor * codec.stride)
     for phase in config.phases:
-        if phase.crop % unit:
-            raise ConfigError(f"phases: a crop must be a multiple of {unit} px, not {phase.crop}")
         if phase.frames < 2:
             raise ConfigError(f"phases: frames must be 2 or more, one to predict from, not {phase.frames}")
         if phase.sees_pictures and not isinstance(autoencoder, ExportedAutoencoder):

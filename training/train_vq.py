@@ -22,13 +22,13 @@ from live.errors import ConfigError, InputError
 from live.latents import load_autoencoder
 from live.latents.compact import CompactAutoencoder
 from live.latents.vq import VqAutoencoder
-from live.latents.vq_net import VqConfig, VqNet
+from live.latents.vq_net import FACTOR, VqConfig, VqNet
 from live.registry import rate_model_path
 
 from .adversarial import AdversaryConfig, PatchDiscriminator, adversarial_loss
 from .data import ALONE, Share, split
 from .engine import Engine, Schedule
-from .losses import Phase, bfloat16, phase_at, picture_figures
+from .losses import Phase, bfloat16, check_phases, phase_at, picture_figures
 
 COMPONENT_PHOTOS, COMPONENT_CROP = 256, 128
 COMPONENT_LEVEL = -2
@@ -62,6 +62,7 @@ class VqStage:
 
     def __init__(self, config: VqTrainConfig, data: str | Path, compact: Path | None = None, init: Path | None = None):
         self.config, self.share = config, ALONE
+        check_phases(config.phases, FACTOR)
         self.train, self.held_out = split(data, max(phase.crop for phase in config.phases))
         torch.manual_seed(config.schedule.seed)
         self.model = VqTraining(config)
@@ -86,8 +87,8 @@ class VqStage:
         self.model.to(share.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
-        config, phase = self.config, phase_at(self.config.phases, step)
-        pictures, files = self.train.batch(config.schedule.seed, step, phase.batch, phase.crop, self.share)
+        config, (phase, start) = self.config, phase_at(self.config.phases, step)
+        pictures, files = self.train.batch(config.schedule.seed, start, phase.batch, phase.crop, self.share)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         with bfloat16(config.schedule.bf16, pictures.device):
             latents = self.model.net.encoder(pictures * 2 - 1)

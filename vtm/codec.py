@@ -80,21 +80,25 @@ class Vtm:
             raise ModelError(f"VTM decoded {planes.size} samples where {3 * width * height} were expected")
         return to_rgb(planes.reshape(3, height, width))
 
-    @staticmethod
-    def _config() -> Path:
-        folder = Path(os.environ.get("VTM_CFG", Path(os.environ.get("VTM_BIN", "")).parent / "cfg"))
+    @classmethod
+    def _config(cls) -> Path:
+        folder = Path(os.environ.get("VTM_CFG") or cls._program("EncoderAppStatic").parent.parent / "cfg")
         config = folder / "encoder_intra_vtm.cfg"
         if not config.is_file():
             raise ModelError(f"no {config}; set VTM_CFG to VTM's cfg folder (see vtm/README.md)")
         return config
 
     @staticmethod
-    def _run(program: str, arguments: list[str], output: Path) -> None:
+    def _program(name: str) -> Path:
         folder = os.environ.get("VTM_BIN")
-        binary = Path(folder or "") / program
+        binary = Path(folder or "") / name
         if not folder or not binary.is_file():
             raise ModelError("the VTM anchor needs your own build: set VTM_BIN to its bin folder (see vtm/README.md)")
-        done = subprocess.run([str(binary), *arguments], capture_output=True, text=True)
+        return binary
+
+    @classmethod
+    def _run(cls, program: str, arguments: list[str], output: Path) -> None:
+        done = subprocess.run([str(cls._program(program)), *arguments], capture_output=True, text=True)
         if done.returncode or not output.is_file():
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
             raise ModelError(f"{program} failed: {lines[-1]}")
