@@ -12,7 +12,8 @@ from typing import Any
 from . import exactness, fuzz, glc, lengths, results, sizes
 from .bdrate import matrix, matrix_markdown
 
-OPTIONS = {"fuzz": "--count 100000 ", "speed": "--threads 2 "}
+COMMANDS = {"fuzz": "fuzz --count 100000", "speed": "speed --threads 2", "sizes_16k": "sizes --sizes 268"}
+"""The modules of ``testing`` that make tables, with their arguments, where a table is not a module's of its name alone."""
 ABLATION, WHOLE = "glc_ablation.csv", "glc_stage2"
 """The points of GLC's ablations, and which of its codecs is the one that lacks nothing."""
 STAGES = ("autoencoder", "transforms_and_entropy_networks", "entropy_coding_and_container")
@@ -57,12 +58,17 @@ def texts(folder: Path) -> list[str]:
         ("glc", "What the parts of GLC's files cost over the Kodak photos", lambda facts: glc.table(facts["rows"])),
         ("fuzz", "Damaged and hostile files, by layer, and what became of them", fuzz.text),
         ("sizes", "Size, time and memory, as whole processes", lambda facts: sizes.table(facts["rows"])),
+        (
+            "sizes_16k",
+            "The same of 16384 x 16384, on one thread and beside other work",
+            lambda facts: sizes.table(facts["rows"]),
+        ),
         ("lengths", "Clips of 64 x 48 by length, as whole processes", lambda facts: lengths.table(facts["rows"])),
         ("speed", "Speed by stage, medians", speed_text),
     ):
         path = folder / f"{name}.json"
         if path.is_file():
-            parts += [f"{title} (`python -m testing.{name} {OPTIONS.get(name, '')}--json > results/{name}.json`):"]
+            parts += [f"{title} (`python -m testing.{COMMANDS.get(name, name)} --json > results/{name}.json`):"]
             parts += [text(json.loads(path.read_text()))]
     if (folder / ABLATION).is_file():
         parts.append(ablation_text(folder / ABLATION))
