@@ -20,7 +20,7 @@ from live.errors import InputError
 from .bdrate import bd_rate, monotone
 from .clip_codecs import clip_label_of
 from .clip_results import CLIP_METRICS, curve, load_clips, require_codecs
-from .results import METRICS
+from .results import METRICS, of_dataset
 
 Rates = tuple[float, float]
 
@@ -96,9 +96,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--anchor", metavar="CODEC", help="the codec that is compared with; default: a table of all")
     parser.add_argument("--test", required=True, metavar="CODEC", help="the codec in question")
     parser.add_argument("--rates", metavar="LOW,HIGH", help="bpp of the anchor; default: all")
+    parser.add_argument("--dataset", metavar="NAME", help="needed when the results hold several")
     parser.add_argument("--json", action="store_true", help="one JSON object; needs --anchor")
     args = parser.parse_args(argv)
-    rows, rates = load_clips(args.clips), _rates(args.rates)
+    rows, rates = of_dataset(load_clips(args.clips), args.dataset), _rates(args.rates)
     require_codecs(rows, [args.test, *([args.anchor] if args.anchor else [])])
     if args.anchor is None:
         if args.json:

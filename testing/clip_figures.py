@@ -22,7 +22,7 @@ from .clip_codecs import CLIP_OURS, clip_label_of
 from .clip_results import CLIP_METRICS, CLIPS, FRAMES, curve, load_clips, load_frames
 from .clip_scoring import digits_of, label_of
 from .curves import BOLD, STYLE, colours_of, draw, save_figure
-from .results import METRICS
+from .results import METRICS, of_dataset
 
 AT_BPP = (0.01, 0.02, 0.05)
 SHOWN_BPP = 0.03
@@ -80,7 +80,7 @@ def _line(axis: Axes, frames: pd.DataFrame, panel: str, colour: str, label: str,
 
 def plots(folder: Path, out: Path) -> list[Path]:
     """Two figures of each clip in a folder of results: rate and distortion, and frame by frame; returns their paths."""
-    rows, frames, made = load_clips(folder / CLIPS), load_frames(folder / FRAMES), []
+    rows, frames, made = of_dataset(load_clips(folder / CLIPS)), of_dataset(load_frames(folder / FRAMES)), []
     for clip in rows["clip"].unique():
         stem = Path(clip).stem
         here = pd.concat([curve(rows, clip, codec) for codec in rows["codec"].unique()])

@@ -177,7 +177,10 @@ def evaluate_clips(data: Path, codecs: list[str], out: Path, frames: int, every:
     settings = {codec: clip_codec_of(codec).settings for codec in codecs}
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is not a folder")
+    for kept in (table, out / FRAMES):
+        results.drop_unfinished(kept)
     done = load_clips(table) if table.exists() else pd.DataFrame(columns=results.columns_of(ClipRow))
+    results.check_names(done, "clip", dataset, [path.name for path in paths], out)
     done = done[done["dataset"] == dataset]
     for path in paths if len(done) else ():
         rows = done[done["clip"] == path.name]

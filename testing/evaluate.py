@@ -71,7 +71,12 @@ def evaluate(
     pictures, table = picture_files(data)[:limit], out / POINTS
     _check(codecs, out)
     results.drop_unfinished(table)
-    done = results.done(results.load(table), metrics) if table.exists() else results.Done()
+    done = results.Done()
+    if table.exists():
+        points = results.load(table)
+        names = [picture.relative_to(data).as_posix() for picture in pictures]
+        results.check_names(points, "picture", data.resolve().name, names, out)
+        done = results.done(points, metrics)
     jobs = plan(data, pictures, codecs, references, done)
     autoencoder = autoencoder_of(codecs) if "autoencoder" in references else None
     evaluation = Evaluation(data.resolve().name, out, metrics, autoencoder)

@@ -205,6 +205,16 @@ def mean_per_setting(points: pd.DataFrame) -> pd.DataFrame:
     return means.loc[order.sort_values(["dataset", "reference", "codec", "bpp"]).index].reset_index(drop=True)
 
 
+def check_names(rows: pd.DataFrame, column: str, dataset: str, names: list[str], out: Path) -> None:
+    """InputError when a results folder holds files of another dataset under the same names, which would be overwritten."""
+    others = rows[(rows["dataset"] != dataset) & rows[column].isin(names)]
+    if len(others):
+        whose = others["dataset"].iloc[0]
+        raise InputError(
+            f"{out} holds {whose}'s {others[column].iloc[0]}, and {dataset} has one too; give another --out"
+        )
+
+
 def of_dataset(points: pd.DataFrame, dataset: str | None = None) -> pd.DataFrame:
     """The points of one dataset, by name where there are several; InputError naming them when that leaves none or many."""
     names = points["dataset"].unique()

@@ -94,6 +94,9 @@ class Differences(ClipCodec):
         latents = self._codec.decode(port, height, width) + (0 if state is None else state)
         return latents, latents
 
+    def decoded(self, state):
+        return state
+
     def symbol_count(self, height, width, intra):
         return self._codec.symbol_count(*self._codec.padded(height, width))
 

@@ -114,6 +114,31 @@ def test_a_frame_that_is_dear_to_predict_becomes_an_intra_frame(tmp_path, monkey
     assert "is no clip" in refused(capsys, "compress", tmp_path / "a.png", "--no-scene-cuts")
 
 
+@pytest.mark.parametrize("broken", ["out of bounds", "far off", "not a number"])
+def test_a_frame_that_cannot_be_predicted_is_an_intra_frame(tmp_path, monkeypatch, broken):
+    """Networks of products can run away on a frame that is unlike all that they were trained on."""
+
+    class RunsAway(Differences):
+        """Fails on the third frame."""
+
+        count, intra_period = 0, 9
+
+        def encode(self, port, latents, state):
+            self.count += 1
+            if self.count != 3:
+                return super().encode(port, latents, state)
+            if broken == "out of bounds":
+                return super().encode(port, latents + 1e9, state)
+            return super().encode(port, latents, state) + (1e3 if broken == "far off" else float("nan"))
+
+    monkeypatch.setattr(clips, "clip_codec", RunsAway)
+    make_clip(tmp_path / "a.mp4", count=6)
+    assert main(["compress", str(tmp_path / "a.mp4"), "-q", "2", "--no-scene-cuts"]) == 0
+    with open(tmp_path / "a.live", "rb") as file:
+        assert [frame.number for frame in ClipReader(file).frames() if frame.intra] == [0, 2]
+    assert len(frames_of(tmp_path / "a.live")) == 6
+
+
 def test_an_intra_period_is_refused_where_it_means_nothing(tmp_path, capsys):
     make_clip(tmp_path / "a.mp4")
     photo(20, 20).save(tmp_path / "a.png")

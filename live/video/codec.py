@@ -42,6 +42,11 @@ class ClipCodec(ABC):
     def symbol_count(self, height: int, width: int, intra: bool) -> int:
         """How many symbols a frame of this size passes."""
 
+    def decoded(self, state: Any) -> Tensor:
+        """What a decoder sees of the frame that left a state: latents (1, c, h, w), h and w perhaps larger than the frame's. Asked
+        of predicted frames alone."""
+        raise NotImplementedError
+
 
 class FrameByFrame(ClipCodec):
     """Every frame an intra frame, by a codec of pictures' latents."""

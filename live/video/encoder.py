@@ -23,6 +23,10 @@ from .container import ClipWriter
 from .header import ClipHeader
 from .source import Source
 
+RUNAWAY = 4.0
+"""Mean squared errors of decoded latents, in their channels' variances, beyond which a prediction has failed: so many times what
+leaving out the frame would cost."""
+
 
 class _Coded(NamedTuple):
     """A frame's stream, the CRC-32 over its symbols, whether it is an intra frame, and the codec's state behind it."""
@@ -46,7 +50,8 @@ def encode_clip(
 
     codec, coder: the codec as its checkpoint gives it, and as one of clips. file: binary, open for writing. scene_cuts: a
     frame that takes more bytes to predict than the last intra frame took is coded as one, too, and the shorter stream is
-    kept. progress: on stderr. InputError where the clip holds no frames.
+    kept. A frame that cannot be predicted at all is an intra frame in any case. progress: on stderr. InputError where the clip
+    holds no frames.
     """
     writer, state, since, dear = None, None, 0, 0
     analysed = (encode_picture(autoencoder, frame) for frame in clip.frames())
@@ -54,9 +59,12 @@ def encode_clip(
         for latents, geometry in watched(frames, clip.count, progress):
             if writer is None:
                 writer = ClipWriter(file, _header(clip, codec, coder.intra_period, autoencoder, geometry))
-            coded = _coded(coder, latents, state if since % coder.intra_period else None)
-            if scene_cuts and not coded.intra and len(coded.stream) > dear:
-                coded = min(coded, _coded(coder, latents, None), key=lambda each: len(each.stream))
+            predicted = (
+                _predicted(coder, latents, state, autoencoder.statistics.std) if since % coder.intra_period else None
+            )
+            coded = predicted or _coded(coder, latents, None)
+            if scene_cuts and predicted and len(predicted.stream) > dear:
+                coded = min(predicted, _coded(coder, latents, None), key=lambda each: len(each.stream))
             if coded.intra:
                 since, dear = 0, len(coded.stream)
             writer.add(coded.stream, coded.crc, coded.intra)
@@ -65,6 +73,21 @@ def encode_clip(
         raise InputError("the clip holds no frames")
     writer.finish()
     return writer.count
+
+
+def _predicted(coder: ClipCodec, latents: Tensor, state: Any, std: Tensor) -> _Coded | None:
+    """A frame as predicted from the one before; None where the networks run away, as products of features can on a frame that is
+    unlike all that was trained on: symbols out of bounds, or decoded latents that are far worse than none."""
+    try:
+        coded = _coded(coder, latents, state)
+    except InputError:  # an intra frame's refusal is the one to be heard
+        return None
+    height, width = latents.shape[2:]
+    error, size = (
+        ((values / std.reshape(-1, 1, 1)) ** 2).mean().item()
+        for values in (coder.decoded(coded.state)[:, :, :height, :width] - latents, latents)
+    )
+    return coded if error <= RUNAWAY * (1 + size) else None  # not either where it is not a number
 
 
 def _coded(coder: ClipCodec, latents: Tensor, state: Any) -> _Coded:

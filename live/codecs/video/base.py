@@ -115,6 +115,9 @@ class VideoCodec(nn.Module, Codec, ClipCodec):
         y_hat = self.picture.walk(port, height, width, latents)
         return State(y_hat, self.picture.reconstruct(y_hat), 0)
 
+    def decoded(self, state: State) -> Tensor:
+        return state.latents
+
     def symbol_count(self, height: int, width: int, intra: bool) -> int:
         size = self.padded(height, width)
         return self.picture.symbol_count(*size) if intra else self.predicted_symbols(*size)
