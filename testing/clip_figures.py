@@ -79,8 +79,13 @@ def _line(axis: Axes, frames: pd.DataFrame, panel: str, colour: str, label: str,
 
 
 def plots(folder: Path, out: Path) -> list[Path]:
-    """Two figures of each clip in a folder of results: rate and distortion, and frame by frame; returns their paths."""
+    """Two figures of each clip in a folder of results: rate and distortion, and frame by frame; returns their paths.
+
+    A peer that was measured with low delay, as ours are, is drawn so alone; its random access stands in the tables.
+    """
     rows, frames, made = of_dataset(load_clips(folder / CLIPS)), of_dataset(load_frames(folder / FRAMES)), []
+    low_delay = {codec.removesuffix("_ld") for codec in rows["codec"].unique() if codec.endswith("_ld")}
+    rows = rows[~rows["codec"].isin([f"{name}_ra" for name in low_delay])]
     for clip in rows["clip"].unique():
         stem = Path(clip).stem
         here = pd.concat([curve(rows, clip, codec) for codec in rows["codec"].unique()])
