@@ -194,10 +194,18 @@ def mean_per_setting(points: pd.DataFrame) -> pd.DataFrame:
     """One row a (dataset, reference, codec, setting), ascending in rate: means over the pictures and their number.
 
     The original comes first; codecs stay in order of appearance. Each picture counts once whatever its size: PSNR is
-    a mean of dB, bpp of bpp.
+    a mean of dB, bpp of bpp. A metric that was measured of some of the pictures alone has no mean; those that are too small
+    for it do not count.
     """
-    groups = points.groupby(["dataset", "reference", "codec", "setting"], sort=False)
+    key = ["dataset", "reference", "codec", "setting"]
+    groups = points.groupby(key, sort=False)
     means = groups[["bytes", "bpp", *METRICS, *SECONDS]].mean()
+    shortest = points[["width", "height"]].min(axis=1)
+    for name, metric in METRICS.items():
+        lacking = (points[name].isna() & (shortest >= metric.smallest)).groupby(
+            [points[column] for column in key], sort=False
+        )
+        means.loc[lacking.any(), name] = float("nan")
     means.insert(0, "pictures", groups.size())
     means = means.reset_index()
     ranks = {name: rank for rank, name in enumerate([*REFERENCES, *points["codec"].unique()])}

@@ -91,6 +91,17 @@ def test_means_give_each_picture_the_same_weight(tmp_path):
     assert "| jpeg " in text and "35.00" in text and "0.4000" in text and "nan" not in text
 
 
+def test_a_metric_of_some_pictures_has_no_mean():
+    points = pd.DataFrame(
+        [
+            replace(POINT, dists=0.2), replace(POINT, picture="b.png"),
+            replace(POINT, setting=20, ms_ssim=0.9), replace(POINT, setting=20, picture="tiny.png", width=100),
+        ]
+    )  # fmt: skip
+    means = mean_per_setting(points).set_index("setting")
+    assert means["dists"].isna().all() and means.loc[20, "ms_ssim"] == 0.9 and means["pictures"].tolist() == [2, 2]
+
+
 def test_means_are_in_order(tmp_path):
     rows = [
         replace(POINT, codec=codec, setting=setting, bpp=bpp, reference=reference)
