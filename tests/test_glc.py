@@ -218,7 +218,7 @@ def test_info_and_models_name_the_rates(glc_live, tmp_path, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert (facts["codec"], facts["quality"], facts["autoencoder_name"]) == ("glc", 0.5, "glc-compact")
     assert main(["models"]) == 0
-    assert "glc          quality 0 to 3  on glc-compact" in capsys.readouterr().out
+    assert "glc          quality 0 to 3   on glc-compact  " in capsys.readouterr().out
 
 
 def test_latents_alone(glc_live):

@@ -51,9 +51,9 @@ def test_a_sweep_comes_after_the_one_it_names(configs):
 
 
 def test_lambdas_have_one_spelling(configs, capsys):
-    """So that 3e-3 and 0.003 are one file."""
+    """So that 3e-3 and 0.003 are one file; from fine to coarse, in whatever order they are given."""
     assert train_codec.main(["--config", str(configs / "first.yaml"), "--list", "3e-3", "1.0"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["0.003 1", str(configs / "first.yaml")]
+    assert capsys.readouterr().out.splitlines() == ["1 0.003", str(configs / "first.yaml")]
 
 
 @pytest.mark.parametrize(

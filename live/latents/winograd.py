@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 NARROWEST = 128
 """Fewest channels in and out at which it is the faster one."""
+FEWEST = 12
+"""Tiles of a picture below which the library's kernel is the faster one again: frames of less than about 100 px."""
 TILE, SEEN = 4, 6
 """Results and inputs along a tile's side."""
 _B = [
@@ -41,6 +43,7 @@ class WinogradConv(nn.Module):
 
     def __init__(self, layer: nn.Conv2d):
         super().__init__()
+        self.plain = layer
         kernels = layer.weight.detach().double().flatten(2).permute(2, 1, 0)  # (9, C, O)
         self.register_buffer("kernels", torch.einsum("tk,kco->tco", _both_ways(_G) / 576, kernels).float())
         self.register_buffer("bias", layer.bias.detach())
@@ -50,6 +53,8 @@ class WinogradConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         rows, columns = -(-height // TILE), -(-width // TILE)
+        if rows * columns < FEWEST:
+            return self.plain(x)
         right, below = TILE * columns - width + 1, TILE * rows - height + 1
         padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, right, 1, below)).contiguous()
         picture, row, column, _ = padded.stride()
