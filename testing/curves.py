@@ -29,7 +29,7 @@ from live.errors import InputError
 from live.files import check_output
 
 from .ours import codec_of
-from .results import METRICS, REFERENCES, load, load_published, mean_per_setting, measured, names_of, of_dataset, select
+from .results import METRICS, REFERENCES, load, load_published, mean_per_setting, names_of, of_dataset, select
 
 COLOURS = {
     "live_plus": "#d1495b",
@@ -95,15 +95,10 @@ def rd_plot(
     codecs = list(points.loc[points["reference"] == reference, "codec"].unique())
     if not codecs:
         raise InputError(f"there are no points {REFERENCES[reference]} to draw")
-    chosen = select(points, codecs, reference)
-    means = mean_per_setting(chosen)
+    means = mean_per_setting(select(points, codecs, reference))
     for metric in metrics:
-        of_it = mean_per_setting(measured(chosen, metric))
-        if of_it.empty:
-            raise InputError(f"the results hold no {metric}; run testing.evaluate with it")
-        if of_it["pictures"].max() < means["pictures"].max():
-            least = f"{of_it['pictures'].max()} of {means['pictures'].max()} pictures"
-            raise InputError(f"the results hold {metric} of {least} only; run testing.evaluate with it")
+        if means[metric].isna().all():
+            raise InputError(f"the results hold no {metric} of all these pictures; run testing.evaluate with it")
     pictures = int(means["pictures"].max())
     title = f"{means['dataset'].iloc[0]}, {pictures} picture{'s' * (pictures > 1)}, {REFERENCES[reference]}"
     if published is not None:
