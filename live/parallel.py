@@ -36,6 +36,9 @@ def ahead(items: Generator[Item, None, None]) -> Iterator[Item]:
     """
     thread, end = ThreadPoolExecutor(1), object()
     try:
+        # Ctrl-C while a pool starts its thread makes the pool forget it, and it then cannot be waited for: so it is started
+        # before it has anything of ``items`` to do.
+        thread.submit(object).result()
         coming = thread.submit(next, items, end)
         while (item := coming.result()) is not end:
             coming = thread.submit(next, items, end)

@@ -151,3 +151,26 @@ def test_ahead_raises_at_the_item_and_ends_its_thread():
     next(started)
     started.close()
     assert closed == [2, 20] and threading.active_count() == threads
+
+
+def test_ctrl_c_while_the_thread_of_ahead_starts(monkeypatch):
+    """A pool that is interrupted there does not know its thread; what makes items is closed all the same."""
+    start, closed = threading.Thread.start, []
+
+    def interrupted(thread):
+        start(thread)
+        time.sleep(0.05)  # enough for the thread to begin what it has been given
+        raise KeyboardInterrupt
+
+    def items():
+        try:
+            time.sleep(0.2)
+            yield 0
+        finally:
+            closed.append(True)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    making = items()
+    with pytest.raises(KeyboardInterrupt):
+        next(ahead(making))
+    assert not closed and next(making, None) is None  # closed before it had begun
