@@ -18,9 +18,14 @@ from .errors import ConfigError
 T = TypeVar("T")
 
 
-def load_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping; a ``base:`` entry names another file (relative to this one) that it overrides, deeply."""
+def load_yaml(path: str | Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a YAML mapping; a ``base:`` entry names another file (relative to this one) that it overrides, deeply.
+
+    above: the files that this one is a base of. ConfigError where one cannot be read, or is a base of itself.
+    """
     path = Path(path)
+    if path.resolve() in above:
+        raise ConfigError(f"{path} is a base of itself")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
@@ -32,7 +37,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping of settings")
     base = values.pop("base", None)
-    return merge(load_yaml(path.parent / base), values) if base else values
+    return merge(load_yaml(path.parent / base, (*above, path.resolve())), values) if base else values
 
 
 def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:

@@ -220,7 +220,7 @@ def _to_rgb(image: Image.Image, background: tuple[int, int, int] | None, label: 
     if image.getextrema()[3][0] < 255:
         if background is None:
             raise InputError(
-                f"{label} has transparent pixels; choose what lies behind: --alpha white, black or #rrggbb"
+                f"{label} has transparent pixels; flatten them, as live compress --alpha does over white, black or #rrggbb"
             )
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
     return image.convert("RGB")

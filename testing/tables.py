@@ -16,6 +16,7 @@ COMMANDS = {"fuzz": "fuzz --count 100000", "speed": "speed --threads 2", "sizes_
 """The modules of ``testing`` that make tables, with their arguments, where a table is not a module's of its name alone."""
 ABLATION, WHOLE = "glc_ablation.csv", "glc_stage2"
 """The points of GLC's ablations, and which of its codecs is the one that lacks nothing."""
+DISTANCES = "fid.jsonl"
 STAGES = ("autoencoder", "transforms_and_entropy_networks", "entropy_coding_and_container")
 
 
@@ -50,6 +51,20 @@ def ablation_text(path: Path) -> str:
     )
 
 
+def distances_text(path: Path) -> str:
+    """FID and KID by codec and setting, as ``testing.fid --json`` printed them."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    facts = rows[0]
+    command = f"python -m testing.fid --reference kodak --points OUT/points.csv --codec {facts['codec']}"
+    lines = ["| codec | setting | bpp | FID | KID x 1000 |", "|---|---:|---:|---:|---:|"]
+    lines += [
+        f"| {row['codec']} | {row['setting']:g} | {row['bpp']:.4f} | {row['fid']:.1f} | {1000 * row['kid']:.1f} |"
+        for row in rows
+    ]
+    title = f"Distances of the decoded Kodak photos from the originals over {facts['patches']} patches of {facts['patch']} px"
+    return f"{title} (`{command} --patch {facts['patch']} --json > results/{path.name}`):\n\n" + "\n".join(lines)
+
+
 def texts(folder: Path) -> list[str]:
     """Paragraphs and tables of what there is in ``folder``."""
     parts: list[str] = []
@@ -74,4 +89,6 @@ def texts(folder: Path) -> list[str]:
             parts += [f"{title} (`{command}`):", text(facts)]
     if (folder / ABLATION).is_file():
         parts.append(ablation_text(folder / ABLATION))
+    if (folder / DISTANCES).is_file():
+        parts.append(distances_text(folder / DISTANCES))
     return parts

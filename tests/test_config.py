@@ -28,6 +28,13 @@ def test_base_is_overridden_deeply(tmp_path):
     assert config == Outer(5, Inner(5e-4, (7, 8)))
 
 
+def test_a_file_that_is_a_base_of_itself(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: ./a.yaml\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml is a base of itself"):
+        load_yaml(tmp_path / "a.yaml")
+
+
 def test_merge_leaves_its_arguments_alone():
     base = {"a": {"b": 1}}
     assert merge(base, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}

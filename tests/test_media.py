@@ -130,7 +130,7 @@ def transparent(mode: str) -> Image.Image | bytes:
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "La", "RGBa", "P bytes", "RGB key", "L key", "I;16 key"])
 def test_transparency_needs_a_colour(mode):
     picture = transparent(mode)
-    refused(picture, "transparent pixels.*--alpha white, black or #rrggbb")
+    refused(picture, "transparent pixels.*--alpha does over white, black or #rrggbb")
     left = (200, 200, 200) if mode[0] in "LI" else (200, 0, 0)
     for alpha, right in (("white", (255, 255, 255)), ("black", (0, 0, 0)), ("#10fF80", (16, 255, 128))):
         assert pixels(as_picture(picture, alpha)).tolist() == [[list(left), list(right)]]
