@@ -28,7 +28,7 @@ from .tiles import Geometry
 if TYPE_CHECKING:
     from .video.header import ClipHeader
 
-DEFAULT_VAE = "compact"
+DEFAULT_VAE, LOWEST_CODEC = "compact", "glc"
 LARGEST_LATENT = 2.0**30
 """A file of larger ones (or of NaN), which its symbols can be forged to make, is refused: an autoencoder would overflow."""
 
@@ -66,7 +66,8 @@ def compress(
 
     if target_bpp is None:
         return packed(chosen)
-    return largest_within(target_bpp * image.width * image.height / 8, _dial(chosen, checkpoint), packed)
+    hint = "" if chosen.name == LOWEST_CODEC else f"; the codec of the lowest rates is {LOWEST_CODEC}"
+    return largest_within(target_bpp * image.width * image.height / 8, _dial(chosen, checkpoint), packed, hint)
 
 
 def _dial(codec: LatentCodec, checkpoint: str | Path | None) -> Sequence[Callable[[], LatentCodec]]:

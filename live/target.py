@@ -23,9 +23,9 @@ def check_target(target_bpp: float | None, quality: float | None) -> None:
 
 
 def largest_within(
-    size: float, dial: Sequence[Callable[[], LatentCodec]], packed: Callable[[LatentCodec], bytes]
+    size: float, dial: Sequence[Callable[[], LatentCodec]], packed: Callable[[LatentCodec], bytes], hint: str
 ) -> bytes:
-    """The largest file of at most ``size`` bytes, by bisection; InputError when none is as small."""
+    """The largest file of at most ``size`` bytes, by bisection; InputError, which ends in ``hint``, when none is as small."""
     best, low, high = b"", 0, len(dial)
     while low < high:
         middle = (low + high) // 2
@@ -36,7 +36,6 @@ def largest_within(
             smallest, high = len(data), middle
     if not best:
         raise InputError(
-            f"the lowest quality takes {smallest} bytes, more than the {int(size)} of the target rate; "
-            "give a higher one; the codec of the lowest rates is glc"
+            f"the lowest quality takes {smallest} bytes, more than the {int(size)} of the target rate; give a higher one{hint}"
         )
     return best

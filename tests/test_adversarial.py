@@ -16,8 +16,9 @@ from training.adversarial import (
     generator_loss,
     with_adversary,
 )
-from training.engine import Engine, Schedule
+from training.engine import Engine
 from training.losses import Phase
+from training.schedule import Schedule
 from training.train_vq import VqTrainConfig
 
 WEIGHT = 0.3

@@ -122,7 +122,8 @@ import sys
 from pathlib import Path
 import torch
 from training.data import ALONE, Examples
-from training.engine import Engine, Schedule
+from training.engine import Engine
+from training.schedule import Schedule
 from training.train_autoencoder import AutoencoderConfig
 from live.priors.quantiser import VectorQuantiser
 

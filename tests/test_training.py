@@ -21,8 +21,9 @@ from live.checkpoints import load_codec
 from live.config import load_yaml, parse
 from live.errors import ConfigError, InputError
 from training import export, train_autoencoder, train_codec
-from training.data import Photos
-from training.engine import Engine, Schedule, TrainingDiverged
+from training.data import Photos, Share
+from training.engine import MOST_SKIPPED, Engine, TrainingDiverged
+from training.schedule import Schedule
 from training.train_autoencoder import AutoencoderConfig, CompressibleAutoencoder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,11 +137,13 @@ def test_kill_9_and_resume(photos, tmp_path):
 
 
 SHARED = """
+import os
 import sys
 from pathlib import Path
 import torch
 from training.data import ALONE, Examples
-from training.engine import Engine, Schedule
+from training.engine import Engine
+from training.schedule import Schedule
 from training.train_autoencoder import AutoencoderConfig
 
 
@@ -154,6 +157,8 @@ class Fit:
         self.share = share
 
     def loss(self, step):
+        if step == 2 and len(sys.argv) > 2:
+            os._exit(3)
         batch, files = self.data.batch(1, step, 4, 8, self.share)
         return (self.model(batch) ** 2).mean(), {"share": len(batch)}, files
 
@@ -161,18 +166,23 @@ class Fit:
         return {}
 
 
-schedule = Schedule(steps=5, warmup=1, validate_every=3)
-Engine(Fit(), schedule, sys.argv[1], AutoencoderConfig(schedule, ())).run()
+schedule = Schedule(steps=5, warmup=1, validate_every=1)
+folder = sys.argv[1] if os.environ.get("RANK", "0") == "0" else sys.argv[1] + "-of-another-node"
+Engine(Fit(), schedule, folder, AutoencoderConfig(schedule, ())).run()
 """
 
 
 def test_two_processes_train_what_one_does(tmp_path):
-    """torchrun: each process takes half of every batch, and the weights are those of a single process."""
+    """torchrun: each process takes half of every batch, and the weights are those of a single process; after a stop too,
+    and where the other process does not see the first one's disk."""
     script = tmp_path / "fit.py"
     script.write_text(SHARED)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    subprocess.run([*two, str(script), str(tmp_path / "two")], env=environment, check=True, capture_output=True)
+    training = [*two, str(script), str(tmp_path / "two")]
+    assert subprocess.run([*training, "stop"], env=environment, capture_output=True).returncode
+    assert torch.load(tmp_path / "two" / "state.pt", weights_only=True)["step"] == 2
+    subprocess.run(training, env=environment, check=True, capture_output=True)
     subprocess.run(
         [sys.executable, str(script), str(tmp_path / "one")], env=environment, check=True, capture_output=True
     )
@@ -225,6 +235,28 @@ def test_nan_stops_and_names_the_batch(tmp_path):
     with pytest.raises(TrainingDiverged, match=r"step 3 on photo3.jpg; last good: .*state.pt"):
         engine.run()
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
+
+
+@pytest.mark.parametrize(("wrong", "stops"), [(MOST_SKIPPED - 1, False), (MOST_SKIPPED, True)])
+def test_gradients_that_are_no_numbers_are_passed_over_for_a_while(tmp_path, wrong, stops):
+    stage = Quadratic()
+    stage.model.weight.register_hook(lambda gradient: gradient * float("nan" if engine.step < wrong else 1))
+    engine = Engine(stage, Schedule(steps=20), tmp_path, CONFIG)
+    before = stage.model.weight.detach().clone()
+    if stops:
+        with pytest.raises(TrainingDiverged, match=r"no gradient was finite in 10 .* last good: none"):
+            engine.run()
+        assert torch.equal(stage.model.weight, before)
+    else:
+        assert engine.run() == 0 and not torch.equal(stage.model.weight, before)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_at_once(tmp_path, monkeypatch):
+    phases = [{"start": 0, "batch": 4, "crop": 32}, {"start": 5, "batch": 3, "crop": 32}]
+    config = parse(AutoencoderConfig, {"schedule": {"steps": 6}, "phases": phases})
+    monkeypatch.setattr("training.engine.Share", lambda rank, world, device: Share(rank, 2, device))
+    with pytest.raises(ConfigError, match="a batch of 3 cannot be shared evenly by 2"):
+        Engine(Quadratic(), Schedule(steps=6), tmp_path, config)
 
 
 def test_another_configuration_is_refused(tmp_path):

@@ -6,7 +6,7 @@ that was killed and resumed has the same loss sequence as one that was not.
 
 Started by ``accelerate launch`` or ``torchrun``, every process takes its share of each batch (the configuration states
 the whole batch) and gradients are averaged, so that the model is the one that a single process would train. Rank 0
-alone logs and writes.
+alone logs and writes, and its state is what all go on from: the others need not see its disk.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import math
 import os
 import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -29,43 +30,12 @@ from live.errors import ConfigError, LiveError
 
 from .data import Share
 from .record import STATE, Record, read_state
+from .schedule import Schedule
 
 STOPPED = 130
 """Exit code of a run that was told to stop: run it again to go on."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Steps, seed, optimiser and saving. Learning rate: linear warm-up, then cosine to zero over ``steps``.
-
-    patience: if above 0, no cosine: the rate falls to a tenth whenever more validations than that bring no ``loss`` that is
-    lower by a ten-thousandth than the lowest so far (as torch's ReduceLROnPlateau).
-    gain_lr: factor on the learning rate of the quantiser's log gains, which must travel further than weights do, and of
-    CompressAI's quantiles, which are fitted by a loss of their own and take no part in the clipping. clip: largest norm
-    of the gradient; a stage's ``discriminator`` is clipped by itself.
-    adversary_lr: factor on the learning rate of a stage's ``discriminator``.
-    bf16: run the autoencoder's convolutions in bfloat16 (autocast) where the processor has it; about 1.8 times as fast.
-    """
-
-    steps: int
-    lr: float = 1e-3
-    gain_lr: float = 10.0
-    adversary_lr: float = 0.3
-    patience: int = 0
-    warmup: int = 200
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    ema: float = 0.999
-    seed: int = 1
-    save_minutes: float = 3.0
-    validate_every: int = 1000
-    bf16: bool = True
-
-    def lr_at(self, step: int) -> float:
-        warm = min(1.0, (step + 1) / max(1, self.warmup))
-        if self.patience:
-            return self.lr * warm
-        return self.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+MOST_SKIPPED = 10
+"""Steps in a row whose gradient overflowed, which are passed over one by one, before the run has diverged."""
 
 
 class Stage(Protocol):
@@ -79,7 +49,7 @@ class Stage(Protocol):
 
 
 class TrainingDiverged(LiveError):
-    """The loss became NaN or infinite; names the step, the batch's files and the last good state."""
+    """The loss, or every gradient of late, is NaN or infinite; names the step, the batch's files and the last good state."""
 
 
 class Engine:
@@ -111,10 +81,14 @@ class Engine:
         self.step = 0
         self.plateau = {"best": math.inf, "waited": 0, "factor": 1.0}
         self._asked = self._stop = False  # a signal came; all processes know of it
-        resumed = self.state_path.exists()
-        self.accelerator.wait_for_everyone()  # else rank 0 might save before the others have looked
-        if resumed:
-            self._resume()
+        self._skipped = 0
+        for phase in self.config.get("phases", ()):  # refused now, not hours later when the phase begins
+            self.share.places(0, phase["batch"])
+        state = [read_state(self.folder) if self.share.rank == 0 and self.state_path.exists() else None]
+        if self.share.world > 1:
+            broadcast_object_list(state)
+        if state[0]:
+            self._resume(state[0])
         elif self.share.rank == 0:
             self.record.start(self.config, self.share.world)
 
@@ -151,10 +125,8 @@ class Engine:
             group["lr"] = rate * group["factor"]
         loss, figures, files = self.stage.loss(self.step)
         if not torch.isfinite(self._agree(loss)):
-            names = ", ".join(str(f) for f in files)
-            raise TrainingDiverged(
-                f"loss is {loss.item()} at step {self.step} on {names}; last good: {self.state_path}"
-            )
+            finite = bool(torch.isfinite(loss))  # another process names its own files
+            raise self._diverged("another process's loss is not finite" if finite else f"loss is {loss.item()}", files)
         self.optimizer.zero_grad(set_to_none=True)
         quantile_loss = self.stage.model.aux_loss() if hasattr(self.stage.model, "aux_loss") else 0.0
         (loss + quantile_loss).backward()
@@ -163,9 +135,18 @@ class Engine:
         norms = torch.stack([norm.to(loss.device) for norm in norms])  # without gradients it lies on the CPU
         if torch.isfinite(norms).all():
             self.optimizer.step()
+            self._skipped = 0
+        elif (skipped := self._skipped + 1) < MOST_SKIPPED:
+            self._skipped = skipped
+        else:
+            raise self._diverged(f"no gradient was finite in {skipped} steps, the last", files)
         self.step += 1
         self._update_ema()
         return {"loss": loss.item(), "lr": rate, "grad_norm": norms[0].item(), **figures}
+
+    def _diverged(self, what: str, files: list[Path]) -> TrainingDiverged:
+        saved = self.state_path if self.state_path.exists() else "none, no state has been saved yet"
+        return TrainingDiverged(f"{what} at step {self.step} on {', '.join(map(str, files))}; last good: {saved}")
 
     def _agree(self, loss: Tensor) -> Tensor:
         """The loss averaged over processes; and whoever was told to stop, all stop after this step."""
@@ -233,12 +214,12 @@ class Engine:
         torch.save(state, temporary)
         os.replace(temporary, self.state_path)
 
-    def _resume(self) -> None:
-        state = read_state(self.folder, self.share.device)
+    def _resume(self, state: dict[str, Any]) -> None:
         if state["config"] != json.loads(json.dumps(self.config)):
             raise ConfigError(f"{self.folder} holds a run of another configuration; choose a new folder with --run")
         self.stage.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.ema, self.plateau, self.step = state["ema"], state["plateau"], state["step"]
+        self.ema = {name: value.to(self.share.device) for name, value in state["ema"].items()}
+        self.plateau, self.step = state["plateau"], state["step"]
         if self.share.rank == 0:
             self.record.rewind(self.step)

@@ -29,13 +29,14 @@ LOGS: dict[str, Callable[[str], int]] = {
 PACKAGES = ("torch", "compressai", "accelerate", "numpy")
 
 
-def read_state(folder: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """The state that the engine saved in a run folder (see ``Engine.save``), its ``config`` read; ModelError when there is none."""
+def read_state(folder: Path) -> dict[str, Any]:
+    """The state that the engine saved in a run folder (see ``Engine.save``), on the CPU, its ``config`` read; ModelError when
+    there is none."""
     path = folder / STATE
     if not path.is_file():
         raise ModelError(f"no training state at {path}")
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         return state | {"config": json.loads(state["config"]), "ema": state["ema"], "step": state["step"]}
     except Exception as error:  # torch's reader raises anything on damaged data
         if is_out_of_memory(error):

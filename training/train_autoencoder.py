@@ -31,9 +31,10 @@ from live.priors.hyper import HYPER_FACTOR, Hyperprior
 from live.registry import rate_model_path
 
 from .data import ALONE, Share, split
-from .engine import Engine, Schedule
+from .engine import Engine
 from .grow import grow
 from .losses import Phase, bfloat16, check_phases, distortion_terms, phase_at, picture_figures
+from .schedule import Schedule
 
 
 @dataclass(frozen=True)

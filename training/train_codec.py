@@ -39,8 +39,9 @@ from live.registry import rate_model_path
 
 from . import latent_cache
 from .data import ALONE, VALIDATION_PHOTOS, Share, split
-from .engine import Engine, Schedule
+from .engine import Engine
 from .losses import Phase, bfloat16, check_phases, distortion_terms, latent_terms, phase_at, picture_figures
+from .schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,10 @@ from live.latents.vq import VqAutoencoder
 from .adversarial import AdversaryConfig, PatchDiscriminator, adversarial_loss
 from .code_prediction import SIDE, CodePredictor, PredictorConfig
 from .data import ALONE, Share, split
-from .engine import Engine, Schedule
+from .engine import Engine
 from .losses import Phase, bfloat16, check_phases, latent_terms, phase_at, picture_figures
 from .record import read_state
+from .schedule import Schedule
 
 AIDS = ("predictor.", "discriminator.")
 

@@ -39,8 +39,9 @@ from live.latents.compact import ExportedAutoencoder
 
 from .clips import split
 from .data import ALONE, Share
-from .engine import Engine, Schedule
+from .engine import Engine
 from .losses import Phase, bfloat16, check_phases, distortion_terms, latent_terms, likeness, phase_at
+from .schedule import Schedule
 
 
 @dataclass(frozen=True)

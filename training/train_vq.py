@@ -27,8 +27,9 @@ from live.registry import rate_model_path
 
 from .adversarial import AdversaryConfig, PatchDiscriminator, adversarial_loss
 from .data import ALONE, Share, split
-from .engine import Engine, Schedule
+from .engine import Engine
 from .losses import Phase, bfloat16, check_phases, phase_at, picture_figures
+from .schedule import Schedule
 
 COMPONENT_PHOTOS, COMPONENT_CROP = 256, 128
 COMPONENT_LEVEL = -2
