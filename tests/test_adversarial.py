@@ -16,6 +16,7 @@ from training.adversarial import (
     generator_loss,
     with_adversary,
 )
+from training.data import ALONE
 from training.engine import Engine
 from training.losses import Phase
 from training.schedule import Schedule
@@ -122,7 +123,7 @@ def test_the_adversary_comes_in_by_steps(discriminator, decoder):
     for step, (learns, counts) in {3: (False, False), 4: (True, False), 6: (True, True)}.items():
         discriminator.zero_grad(), decoder.zero_grad()
         loss, terms = adversarial_loss(
-            decoder(pictures), pictures, phase, adversary, step, discriminator, schedule.bf16
+            decoder(pictures), pictures, phase, adversary, step, discriminator, schedule.bf16, ALONE
         )
         loss.backward()
         assert (terms["discriminator"] > 0, terms["generator"] != 0) == (learns, counts)
@@ -131,7 +132,7 @@ def test_the_adversary_comes_in_by_steps(discriminator, decoder):
         plain = gradient if plain is None else plain
         assert torch.equal(gradient, plain) != counts
         assert loss.item() == pytest.approx(sum(term.item() for term in terms.values()), rel=1e-5)
-    _, terms = adversarial_loss(decoder(pictures), pictures, phase, AdversaryConfig(), 6, discriminator, schedule.bf16)
+    _, terms = adversarial_loss(decoder(pictures), pictures, phase, AdversaryConfig(), 6, discriminator, False, ALONE)
     assert set(terms) == {"l1"}
 
 

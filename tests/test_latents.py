@@ -103,12 +103,22 @@ def test_kl_reference_range(kl_folder, pictures):
         DiffusersAutoencoder(kl_folder, input_range="0..255")
 
 
-def test_kl_sample_is_explicit_and_seeded(kl_folder, pictures):
-    autoencoder = load_autoencoder(str(kl_folder))
-    draws = [autoencoder.sample(pictures, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)]
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
-    assert not torch.equal(draws[0], autoencoder.encode(pictures))
+@torch.no_grad()
+def test_kl_posterior_is_what_diffusers_draws_from(kl_folder, pictures):
+    autoencoder, net = load_autoencoder(str(kl_folder)), AutoencoderKL.from_pretrained(kl_folder)
+    mean, std = autoencoder.posterior(pictures)
+    assert close(mean, autoencoder.encode(pictures))
+    drawn = net.encode(pictures * 2 - 1).latent_dist.sample(torch.Generator().manual_seed(3)) * SCALE
+    assert close(mean + std * torch.randn(mean.shape, generator=torch.Generator().manual_seed(3)), drawn)
+
+
+def test_what_training_decodes_is_what_is_decoded(kl_folder, tiny_folder, pictures):
+    for autoencoder in (load_autoencoder(str(folder)) for folder in (kl_folder, tiny_folder, "compact")):
+        latents = autoencoder.encode(pictures).clone().requires_grad_()
+        again = autoencoder.reconstruct(latents)
+        assert close(again.detach().clamp(0, 1), autoencoder.decode(latents.detach()))
+        again.mean().backward()
+        assert latents.grad.abs().max() > 0
 
 
 def test_identity_follows_weights_and_conventions_only(kl_folder, tmp_path):
@@ -157,7 +167,7 @@ def test_tiny_keeps_diffusers_ranges(tiny_folder, pictures):
     assert close(latents, net.encode(pictures * 2 - 1).latents)
     assert close(autoencoder.decode(latents), (net.decode(latents).sample / 2 + 0.5).clamp(0, 1))
     with pytest.raises(InputError, match="no posterior"):
-        autoencoder.sample(pictures, torch.Generator())
+        autoencoder.posterior(pictures)
     with pytest.raises(InputError, match="does not fit AutoencoderTiny"):
         DiffusersAutoencoder(tiny_folder, input_range="0..1")
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from .data import Share
 from .losses import Phase, distortion_terms
 
 
@@ -86,12 +87,13 @@ def adversarial_loss(
     step: int,
     discriminator: PatchDiscriminator,
     bf16: bool,
+    share: Share,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The distortion of decoded pictures (B, 3, H, W) in [0, 1] and, from its step on, what the adversary adds (a scalar with
-    gradients for decoder and discriminator); all terms by name. bf16: as ``distortion_terms`` has it."""
+    gradients for decoder and discriminator); all terms by name. bf16, share: as ``distortion_terms`` has them."""
 
     def distortion_of(decoded: Tensor) -> dict[str, Tensor]:
-        return distortion_terms(decoded, pictures, phase, bf16)
+        return distortion_terms(decoded, pictures, phase, bf16, share)
 
     if not adversary.weight:
         terms = distortion_of(decoded)

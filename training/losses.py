@@ -16,7 +16,7 @@ from .data import ALONE, Share
 
 DISTS_CROP, DISTS_PICTURES = 96, 1
 """DISTS runs VGG-16 three times a step: on whole batches it would cost more than the autoencoder itself. So many pictures of
-a process's share of the batch."""
+a batch, its first, which is in rank 0's share."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,18 @@ def bfloat16(enabled: bool, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled and native)
 
 
-def distortion_terms(decoded: Tensor, pictures: Tensor, weights: Phase, bf16: bool = False) -> dict[str, Tensor]:
-    """The weighted terms of D by name; pictures and reconstruction (B, 3, H, W) in [0, 1]. Zero weights cost nothing."""
+def channels_last(values: Tensor) -> Tensor:
+    """A copy (B, C, H, W) float32 that may take part in a gradient, whatever mode the values came from."""
+    return values.float().clone(memory_format=torch.channels_last)
+
+
+def distortion_terms(
+    decoded: Tensor, pictures: Tensor, weights: Phase, bf16: bool = False, share: Share = ALONE
+) -> dict[str, Tensor]:
+    """The weighted terms of D by name; pictures and reconstruction (B, 3, H, W) in [0, 1]. Zero weights cost nothing.
+
+    share: of the batch, that they are; the mean of all shares' gradients is that of the whole batch.
+    """
     terms = {}
     if weights.l1:
         terms["l1"] = weights.l1 * F.l1_loss(decoded, pictures)
@@ -83,11 +93,14 @@ def distortion_terms(decoded: Tensor, pictures: Tensor, weights: Phase, bf16: bo
     for backbone, weight in (("alex", weights.alex), ("vgg", weights.vgg)):
         if weight:
             terms[backbone] = weight * lpips_network(backbone).to(decoded.device)(decoded, pictures).mean()
-    if weights.dists:
+    if weights.dists and share.rank:
+        terms["dists"] = 0.0 * decoded.mean()
+    elif weights.dists:
         some = slice(DISTS_PICTURES)
         with bfloat16(bf16, decoded.device):
             distances = dists_network().to(decoded.device)(middle(decoded[some]), middle(pictures[some]))
-        terms["dists"] = weights.dists * distances.mean()
+        dists = weights.dists * distances.mean()
+        terms["dists"] = dists + (share.world - 1) * (dists - dists.detach())
     return terms
 
 

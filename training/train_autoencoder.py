@@ -138,7 +138,7 @@ class AutoencoderStage:
         clean = torch.rand(()).item() < rate.clean_share
         level = None if clean else int(torch.randint(rate.levels, ()).item())
         decoded, bpp = self.model(pictures, level)
-        terms = distortion_terms(decoded, pictures, phase, self.config.schedule.bf16)
+        terms = distortion_terms(decoded, pictures, phase, self.config.schedule.bf16, self.share)
         distortion = sum(terms.values(), torch.zeros((), device=bpp.device))
         mu = 0.0 if level is None else self.model.mu[level]
         # The weight of a level in the sum: coarse levels have large losses, and would else drown the fine ones.

@@ -40,7 +40,16 @@ from live.registry import rate_model_path
 from . import latent_cache
 from .data import ALONE, VALIDATION_PHOTOS, Share, split
 from .engine import Engine
-from .losses import Phase, bfloat16, check_phases, distortion_terms, latent_terms, phase_at, picture_figures
+from .losses import (
+    Phase,
+    bfloat16,
+    channels_last,
+    check_phases,
+    distortion_terms,
+    latent_terms,
+    phase_at,
+    picture_figures,
+)
 from .schedule import Schedule
 
 
@@ -50,6 +59,7 @@ class CodecConfig:
 
     codec and model: which one, and its sizes; lambdas: those of a sweep, fine to coarse. From the command line:
     trained_at, the lambda of this run, and the identities of vae, the autoencoder, and init, the checkpoint that it starts from.
+    sample: the codec is given draws from the autoencoder's posterior, and what it decodes is measured by the mean.
     """
 
     schedule: Schedule
@@ -57,6 +67,7 @@ class CodecConfig:
     codec: str = "live_plus"
     model: dict = field(default_factory=dict)
     lambdas: tuple[float, ...] = ()
+    sample: bool = False
     trained_at: float = 0.0
     init: str = ""
     vae: str = ""
@@ -136,9 +147,13 @@ class CodecStage:
     ):
         self.config, self.autoencoder, self.share = config, autoencoder, ALONE
         self.pictures = any(phase.sees_pictures for phase in config.phases)
-        if self.pictures and (cache or not isinstance(autoencoder, CompactAutoencoder)):
-            what = "a latent cache" if cache else autoencoder.name
-            raise ConfigError(f"the configuration weighs pictures, which {what} cannot give; weigh latents alone")
+        if self.pictures and cache:
+            raise ConfigError(
+                "the configuration weighs pictures, which a latent cache cannot give; weigh latents alone"
+            )
+        if config.sample and (cache or getattr(autoencoder, "kind", "") != "AutoencoderKL"):
+            what = "a latent cache, which holds its mean," if cache else autoencoder.name
+            raise ConfigError(f"the configuration draws from a posterior, and {what} has none; set sample: false")
         torch.manual_seed(config.schedule.seed)
         self.model: nn.Module = initial_codec(config, autoencoder, init)  # type: ignore[assignment]
         check_phases(config.phases, autoencoder.factor * self.model.stride)
@@ -157,19 +172,21 @@ class CodecStage:
     def place(self, share: Share) -> None:
         self.share = share
         self.model.to(share.device)
-        if isinstance(self.autoencoder, CompactAutoencoder):
-            self.autoencoder.net.to(share.device)
+        self.autoencoder.to(share.device)
 
     @property
     def _bf16(self) -> torch.autocast:
         return bfloat16(self.config.schedule.bf16 and self.model.training, self.share.device)
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] -> latents (B, c, h, w) without gradient."""
-        if not isinstance(self.autoencoder, CompactAutoencoder):
-            return self.autoencoder.encode(pictures.cpu()).to(self.share.device).clone()
-        with torch.no_grad(), self._bf16:
-            return self.autoencoder.net.encoder(pictures * 2 - 1).float()
+    def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures (B, 3, H, W) in [0, 1] -> latents (B, c, h, w) without gradient: as the codec is given them, and as they
+        are to come back."""
+        with self._bf16:
+            if not self.config.sample:
+                latents = channels_last(self.autoencoder.encode(pictures))
+                return latents, latents
+            mean, std = (channels_last(values) for values in self.autoencoder.posterior(pictures))
+        return mean + std * torch.randn_like(mean), mean
 
     def coded(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (B, c, h, w) -> decoded latents, and bits a pixel (scalar)."""
@@ -180,18 +197,18 @@ class CodecStage:
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> pictures in [0, 1], unclamped, with gradient."""
         with self._bf16:
-            return self.autoencoder.net.decoder(latents).float() / 2 + 0.5
+            return self.autoencoder.reconstruct(latents)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
         (phase, start), factor = phase_at(self.config.phases, step), self.autoencoder.factor
         crop = phase.crop // factor if self.from_cache else phase.crop
         examples, files = self.train.batch(self.config.schedule.seed, start, phase.batch, crop, self.share)
         examples = examples.contiguous(memory_format=torch.channels_last)
-        latents = examples if self.from_cache else self.encode(examples)
-        decoded, bpp = self.coded(latents)
+        given, latents = (examples, examples) if self.from_cache else self.encode(examples)
+        decoded, bpp = self.coded(given)
         terms = latent_terms(decoded, latents, self.autoencoder.statistics.std.to(latents), phase, self.share)
         if phase.sees_pictures:
-            terms |= distortion_terms(self.decode(decoded), examples, phase, self.config.schedule.bf16)
+            terms |= distortion_terms(self.decode(decoded), examples, phase, self.config.schedule.bf16, self.share)
         weight = self.config.trained_at
         loss = (weight * sum(terms.values(), torch.zeros((), device=bpp.device)) + bpp) / max(1.0, weight)
         return loss, {"bpp": bpp.item(), **{f"d_{k}": v.item() for k, v in terms.items()}}, files
@@ -203,8 +220,8 @@ class CodecStage:
         if self.pictures:
             figures = picture_figures(self._through, held_out)
         else:
-            latents = held_out if self.from_cache else self.encode(held_out)
-            decoded, bpp = self.coded(latents)
+            given, latents = (held_out, held_out) if self.from_cache else self.encode(held_out)
+            decoded, bpp = self.coded(given)
             terms = latent_terms(decoded, latents, self.autoencoder.statistics.std.to(latents), self.config.phases[-1])
             figures = {"bpp": bpp.item(), **{k: v.item() for k, v in terms.items()}}
             figures["loss"] = self.config.trained_at * sum(v.item() for v in terms.values()) + bpp.item()
@@ -212,7 +229,7 @@ class CodecStage:
         return figures
 
     def _through(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        decoded, bpp = self.coded(self.encode(pictures))
+        decoded, bpp = self.coded(self.encode(pictures)[0])
         return self.decode(decoded), bpp
 
 

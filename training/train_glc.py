@@ -118,7 +118,7 @@ class GlcStage:
     def place(self, share: Share) -> None:
         self.share = share
         self.model.to(share.device)
-        self.autoencoder.net.to(share.device)
+        self.autoencoder.to(share.device)
 
     @property
     def _bf16(self) -> torch.autocast:
@@ -133,7 +133,7 @@ class GlcStage:
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> pictures in [0, 1], unclamped, with gradient."""
         with self._bf16:
-            return self.autoencoder.net.decoder(latents).float() / 2 + 0.5
+            return self.autoencoder.reconstruct(latents)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
         config, (phase, start) = self.config, phase_at(self.config.phases, step)
@@ -154,6 +154,7 @@ class GlcStage:
                 step,
                 self.model.discriminator,
                 config.schedule.bf16,
+                self.share,
             )
             distortion, terms = distortion + pixels, terms | pixel_terms
         if self.model.predictor is not None:

@@ -35,12 +35,11 @@ from live.config import load_yaml, parse
 from live.errors import ConfigError, InputError, ModelError
 from live.latents import load_autoencoder
 from live.latents.base import Autoencoder
-from live.latents.compact import ExportedAutoencoder
 
 from .clips import split
 from .data import ALONE, Share
 from .engine import Engine
-from .losses import Phase, bfloat16, check_phases, distortion_terms, latent_terms, likeness, phase_at
+from .losses import Phase, bfloat16, channels_last, check_phases, distortion_terms, latent_terms, likeness, phase_at
 from .schedule import Schedule
 
 
@@ -132,8 +131,7 @@ class VideoStage:
         self.model.to(share.device)
         for image in self.model.images:
             image.to(share.device)
-        if isinstance(self.autoencoder, ExportedAutoencoder):
-            self.autoencoder.net.to(share.device)
+        self.autoencoder.to(share.device)
 
     @property
     def _bf16(self) -> torch.autocast:
@@ -142,19 +140,13 @@ class VideoStage:
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
         """Frames (B, T, 3, H, W) in [0, 1] -> latents (B, T, c, h, w)."""
-        pictures = frames.flatten(0, 1)
-        if isinstance(self.autoencoder, ExportedAutoencoder):
-            with self._bf16:
-                scaled = (pictures * 2 - 1).contiguous(memory_format=torch.channels_last)
-                latents = self.autoencoder.net.encoder(scaled).float()
-        else:
-            latents = self.autoencoder.encode(pictures.cpu()).to(self.share.device).clone()
-        return latents.unflatten(0, frames.shape[:2])
+        with self._bf16:
+            return channels_last(self.autoencoder.encode(frames.flatten(0, 1))).unflatten(0, frames.shape[:2])
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, c, h, w) -> pictures in [0, 1], unclamped, with gradient."""
         with self._bf16:
-            return self.autoencoder.net.decoder(latents).float() / 2 + 0.5
+            return self.autoencoder.reconstruct(latents)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
         config, (phase, start) = self.config, phase_at(self.config.phases, step)
@@ -177,7 +169,9 @@ class VideoStage:
         """The weighted terms of D of a frame, given its latents (B, c, h, w) and its pictures (B, 3, H, W)."""
         terms = latent_terms(frame.latents, latents, self.autoencoder.statistics.std.to(latents), phase)
         if phase.sees_pictures:
-            terms |= distortion_terms(self.decode(frame.latents), pictures, phase, self.config.schedule.bf16)
+            terms |= distortion_terms(
+                self.decode(frame.latents), pictures, phase, self.config.schedule.bf16, self.share
+            )
         return terms
 
     @torch.no_grad()
@@ -233,10 +227,6 @@ def _check(config: VideoTrainConfig, codec: VideoCodec, autoencoder: Autoencoder
     for phase in config.phases:
         if phase.frames < 2:
             raise ConfigError(f"phases: frames must be 2 or more, one to predict from, not {phase.frames}")
-        if phase.sees_pictures and not isinstance(autoencoder, ExportedAutoencoder):
-            raise ConfigError(
-                f"the configuration weighs pictures, which {autoencoder.name} cannot give; weigh latents alone"
-            )
 
 
 def main(argv: list[str] | None = None) -> int:

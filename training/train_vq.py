@@ -104,6 +104,7 @@ class VqStage:
             step,
             self.model.discriminator,
             config.schedule.bf16,
+            self.share,
         )
         figures = {"vq": vq_loss.item(), **{f"d_{k}": v.item() for k, v in terms.items()}}
         return loss + config.vq * vq_loss, figures, files

@@ -47,6 +47,14 @@ class Autoencoder(ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, c, h, w) float32 -> pictures (B, 3, f*h, f*w) float32, clamped to [0, 1]."""
 
+    @abstractmethod
+    def reconstruct(self, latents: Tensor) -> Tensor:
+        """``decode`` for training: with gradient, and not clamped."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> None:
+        """Move the networks; what ``encode`` and the others are given must then lie there."""
+
     def decode_frame(self, latents: Tensor) -> Tensor:
         """``decode`` for a clip's frame in one pass: where there is a faster way it is taken, and pixels may differ by rounding."""
         return self.decode(latents)

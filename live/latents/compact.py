@@ -56,6 +56,12 @@ class ExportedAutoencoder(Autoencoder):
     def decode(self, latents: Tensor) -> Tensor:
         return self._decoded(self.net.decoder, latents)
 
+    def reconstruct(self, latents: Tensor) -> Tensor:
+        return self.net.decoder(latents).float() / 2 + 0.5
+
+    def to(self, device: torch.device) -> None:
+        self.net.to(device)
+
     def decode_frame(self, latents: Tensor) -> Tensor:
         return self._decoded(self._fast_decoder, latents)
 

@@ -79,20 +79,24 @@ class DiffusersAutoencoder(Autoencoder):
         return (self.net.run(step, self._to_network(pictures)) - self.shift) * self.scale
 
     @torch.inference_mode()
-    def sample(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
-        """A draw from the posterior, for research: as ``encode`` otherwise. InputError where there is no posterior."""
+    def posterior(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """For research: what ``encode`` gives, the posterior's mean, and its standard deviation, of the same shape. InputError
+        where there is no posterior."""
         if self.kind != "AutoencoderKL":
-            raise InputError(f"{self.name} has no posterior to sample; use encode")
-
-        def draw(net: nn.Module, values: Tensor) -> Tensor:
-            return net.encode(values).latent_dist.sample(generator)
-
-        return (self.net.run(draw, self._to_network(pictures)) - self.shift) * self.scale
+            raise InputError(f"{self.name} has no posterior; use encode")
+        mean, std = self.net.run(_mean_and_std, self._to_network(pictures)).chunk(2, 1)
+        return (mean - self.shift) * self.scale, std * self.scale
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        pictures = self.net.run(_decoded, latents / self.scale + self.shift)
-        return (pictures if self.unit_range else pictures * 0.5 + 0.5).clamp_(0, 1)
+        return self._from_network(self.net.run(_decoded, latents / self.scale + self.shift)).clamp_(0, 1)
+
+    def reconstruct(self, latents: Tensor) -> Tensor:
+        return self._from_network(_decoded(self.net.full, latents / self.scale + self.shift).float())
+
+    def to(self, device: torch.device) -> None:
+        self.net.to(device)
+        self.scale, self.shift = self.scale.to(device), self.shift.to(device)
 
     def networks(self) -> tuple[Network, Network]:
         step = _mode if self.kind == "AutoencoderKL" else _latents
@@ -101,9 +105,17 @@ class DiffusersAutoencoder(Autoencoder):
     def _to_network(self, pictures: Tensor) -> Tensor:
         return pictures if self.unit_range else pictures * 2 - 1
 
+    def _from_network(self, pictures: Tensor) -> Tensor:
+        return pictures if self.unit_range else pictures * 0.5 + 0.5
+
 
 def _mode(net: nn.Module, pictures: Tensor) -> Tensor:
     return net.encode(pictures).latent_dist.mode()
+
+
+def _mean_and_std(net: nn.Module, pictures: Tensor) -> Tensor:
+    posterior = net.encode(pictures).latent_dist
+    return torch.cat([posterior.mean, posterior.std], 1)
 
 
 def _latents(net: nn.Module, pictures: Tensor) -> Tensor:

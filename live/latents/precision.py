@@ -33,6 +33,12 @@ class GuardedNet:
         self.reduced = None if dtype == torch.float32 else copy.deepcopy(self.full).to(dtype)
         self.dtype, self.name = dtype, name
 
+    def to(self, device: torch.device) -> None:
+        """Move both."""
+        for net in (self.full, self.reduced):
+            if net is not None:
+                net.to(device)
+
     def run(self, step: Callable[[nn.Module, Tensor], Tensor], values: Tensor) -> Tensor:
         """``step(net, values)`` as float32, in the reduced precision if its result is finite, else in float32.
 

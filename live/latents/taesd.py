@@ -76,6 +76,13 @@ class TinyAutoencoderPth(Autoencoder):
     def decode(self, latents: Tensor) -> Tensor:
         return self.decoder.run(_apply, latents).clamp_(0, 1)
 
+    def reconstruct(self, latents: Tensor) -> Tensor:
+        return self.decoder.full(latents).float()
+
+    def to(self, device: torch.device) -> None:
+        self.encoder.to(device)
+        self.decoder.to(device)
+
     def networks(self) -> tuple[Network, Network]:
         return self.encoder.full, self.decoder.full
 

@@ -1,0 +1,56 @@
+"""Losses of a codec's training: over whatever autoencoder is plugged in, and shared by processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from test_latents import BLOCKS
+
+from live.command import run
+from live.latents import load_autoencoder
+from training import train_codec
+from training.data import Share
+from training.losses import Phase, distortion_terms
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_a_codec_of_any_autoencoder_trains_on_pictures_and_on_draws(photos, tmp_path, capsys):
+    """The losses on pictures go through whatever decoder is plugged in; the published codec is given draws of the posterior."""
+    torch.manual_seed(0)
+    AutoencoderKL(**BLOCKS, latent_channels=4, norm_num_groups=8).save_pretrained(tmp_path / "kl")
+    vae = load_autoencoder(str(tmp_path / "kl"))
+    values = train_codec.load_yaml(ROOT / "configs" / "live_paper.yaml")
+    assert values["sample"] and not train_codec.load_yaml(ROOT / "configs" / "live_paper_compact.yaml")["sample"]
+    values["schedule"] = {"steps": 2, "bf16": False}
+    values["phases"] = [{"start": 0, "batch": 2, "crop": 64, "l1": 1.0, "dists": 0.5}]
+    config = train_codec.parse(train_codec.CodecConfig, values | {"trained_at": 1.0})
+    stage = train_codec.CodecStage(config, photos, vae, None)
+    given, mean = stage.encode(torch.rand(2, 3, 64, 64))
+    assert given.shape == mean.shape and not torch.equal(given, mean)
+    loss, figures, _ = stage.loss(0)
+    loss.backward()
+    assert {"d_l1", "d_alex", "d_dists"} <= figures.keys()
+    assert all(parameter.grad.abs().max() > 0 for parameter in stage.model.g_s.parameters())
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("base: {}\nsample: true\n".format(ROOT / "configs" / "live_paper_compact.yaml"))
+    options = ["--config", str(wrong), "--data", str(photos), "--lambda", "1", "--run", str(tmp_path / "r")]
+    assert run(lambda: train_codec.main(options)) == 2
+    assert "compact has none; set sample: false" in capsys.readouterr().err
+
+
+def test_distortions_of_shares_make_the_gradient_of_the_whole():
+    """Of two processes: the mean of their gradients, DISTS too, which looks at one picture of the batch."""
+    weights = Phase(0, 4, 64, l1=1.0, alex=1.0, dists=1.0)
+    pictures, decoded = torch.rand(4, 3, 64, 64), torch.rand(4, 3, 64, 64)
+    scale = torch.ones(3, 1, 1, requires_grad=True)
+
+    def gradient(places: slice, share: Share) -> torch.Tensor:
+        terms = distortion_terms(decoded[places] * scale, pictures[places], weights, share=share)
+        return torch.autograd.grad(sum(terms.values()), scale)[0]
+
+    whole = gradient(slice(4), Share())
+    halves = [gradient(slice(rank, 4, 2), Share(rank, 2)) for rank in (0, 1)]
+    assert torch.allclose(sum(halves) / 2, whole, rtol=1e-4, atol=1e-6)
