@@ -45,26 +45,50 @@ source "$(dirname "${BASH_SOURCE[0]}")/scripts/env.sh"
 
 config=${1:-$live_root/$default}
 [ $# -eq 0 ] || shift
-# The sweep's lambdas and, below them, its configuration after those that come before it.
+# The sweep's lambdas, their qualities and, below them, its configuration after those that come before it.
 plan=$(python -m training.train_codec --config "$config" --list "$@")
 mapfile -t configs <<<"$plan"
 read -ra lambdas <<<"${configs[0]}"
+read -ra qualities <<<"${configs[1]}"
+configs=("${configs[@]:2}")
 vae=${LIVE_VAE:-compact}
 [[ $vae != */* || ! -e $vae ]] || vae=$(realpath "$vae") # its checkpoints name it
 
-before=
-for config in "${configs[@]:1}"; do
-    name=$(basename "$config" .yaml)
+name_of() { # CONFIG: what its sweep is called
+    local name
+    name=$(basename "$1" .yaml)
     [ "$vae" = compact ] || name+=-$(basename "$vae" .safetensors)
-    out=${LIVE_SWEEPS:-$live_root/out}/sweep_$name
+    echo "$name"
+}
+sweeps=${LIVE_SWEEPS:-$live_root/out}
+out=$sweeps/sweep_$(name_of "${configs[-1]}")
+data=${LIVE_EVAL:-${LIVE_KODAK:-}}
+[ -n "$data" ] || [ ! -f "$live_root/kodak/kodim01.png" ] || data=$live_root/kodak
+if [ -n "$quick" ] || [ -z "$data" ]; then
+    data=$(python -m scripts.sample_photos "$out/photos")
+fi
+peers=${LIVE_CODECS:-jpeg,webp,heif,avif}
+metrics=${LIVE_METRICS:-psnr,lpips_alex,dists}
+limit=()
+if [ -n "$quick" ]; then
+    peers=jpeg
+    limit=(--limit 2)
+fi
+measured=(--data "$data" --metrics "$metrics" --out "$out" "${limit[@]}")
+python -m testing.evaluate "${measured[@]}" --codecs "$peers" --dry-run >/dev/null # refuses now, not after hours of training
+
+before=
+for config in "${configs[@]}"; do
+    name=$(name_of "$config")
+    out=$sweeps/sweep_$name
     if [ -n "$quick" ]; then
         LIVE_TRAIN=$(python -m scripts.sample_photos "$out/tiles" --tiles)
     fi
     options=(--config "$config" --vae "$vae" --data "$LIVE_TRAIN")
     [ -z "${LIVE_LATENTS:-}" ] || options+=(--latents "$LIVE_LATENTS")
-    quality=${#lambdas[@]}
     last=
-    for lambda in "${lambdas[@]}"; do
+    for place in "${!lambdas[@]}"; do
+        lambda=${lambdas[place]}
         checkpoint=$out/$name/lambda-$lambda.safetensors
         if [ ! -f "$checkpoint" ]; then
             echo "$name at lambda $lambda" >&2
@@ -73,28 +97,17 @@ for config in "${configs[@]:1}"; do
             run=$out/runs/lambda-$lambda
             ${LIVE_LAUNCH:-python -m} training.train_codec "${options[@]}" --lambda "$lambda" --run "$run" \
                 ${init:+--init "$init"}
-            python -m training.export codec --run "$run" --quality "$quality" --vae "$vae" -o "$checkpoint"
+            python -m training.export codec --run "$run" --quality "${qualities[place]}" --vae "$vae" -o "$checkpoint"
         fi
         last=$checkpoint
-        quality=$((quality - 1))
     done
     before=$out/$name
 done
 
-data=${LIVE_EVAL:-${LIVE_KODAK:-}}
-[ -n "$data" ] || { [ -f "$live_root/kodak/kodim01.png" ] && data=$live_root/kodak; } ||
-    data=$(python -m scripts.sample_photos "$out/photos")
-limit=()
-codecs=$out/$name,${LIVE_CODECS:-jpeg,webp,heif,avif}
-metrics=${LIVE_METRICS:-psnr,lpips_alex,dists}
-if [ -n "$quick" ]; then
-    codecs=$out/$name,jpeg
-    limit=(--limit 2)
-    data=$(python -m scripts.sample_photos "$out/photos")
-fi
+codecs=$out/$name,$peers
 python -m live.metrics.weights alex vgg dists >/dev/null
 status=0 # 1: a picture that cannot be read is left out and named; the others are reported all the same
-python -m testing.evaluate --data "$data" --codecs "$codecs" --metrics "$metrics" --out "$out" "${limit[@]}" || status=$?
+python -m testing.evaluate "${measured[@]}" --codecs "$codecs" || status=$?
 [ "$status" -le 1 ] || exit "$status"
 python -m testing.report --data "$data" --ours "$codecs" --out "$out"
 python -m testing.curves --points "$out/points.csv" --metrics "$metrics" --out "$out/rd.png"

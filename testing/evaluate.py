@@ -53,6 +53,22 @@ def windows(jobs: list[Job]) -> Iterator[list[Job]]:
     yield from ([job] for job in jobs[len(together) :])
 
 
+def missing(
+    data: Path, codecs: list[str], out: Path, metrics: list[str], references: list[str], limit: int | None = None
+) -> list[Job]:
+    """The jobs of ``evaluate``, which says what is refused here."""
+    pictures, table = picture_files(data)[:limit], out / POINTS
+    _check(codecs, out)
+    results.drop_unfinished(table)
+    done = results.Done()
+    if table.exists():
+        points = results.load(table)
+        names = [picture.relative_to(data).as_posix() for picture in pictures]
+        results.check_names(points, "picture", data.resolve().name, names, out)
+        done = results.done(points, metrics)
+    return plan(data, pictures, codecs, references, done)
+
+
 def evaluate(
     data: Path,
     codecs: list[str],
@@ -68,16 +84,7 @@ def evaluate(
     references: of ``REFERENCES``; limit: only the first pictures; unreadable: takes name and reason of every picture
     that cannot be read; without it such a picture is refused. Raises InputError, OutputError or ModelError.
     """
-    pictures, table = picture_files(data)[:limit], out / POINTS
-    _check(codecs, out)
-    results.drop_unfinished(table)
-    done = results.Done()
-    if table.exists():
-        points = results.load(table)
-        names = [picture.relative_to(data).as_posix() for picture in pictures]
-        results.check_names(points, "picture", data.resolve().name, names, out)
-        done = results.done(points, metrics)
-    jobs = plan(data, pictures, codecs, references, done)
+    jobs, table = missing(data, codecs, out, metrics, references, limit), out / POINTS
     autoencoder = autoencoder_of(codecs) if "autoencoder" in references else None
     evaluation = Evaluation(data.resolve().name, out, metrics, autoencoder)
     bad: dict[str, str] = {}
@@ -142,12 +149,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--metrics", default=",".join(METRICS), metavar="A,B", help="default: %(default)s")
     parser.add_argument("--reference", default=",".join(REFERENCES), metavar="A,B", help="default: %(default)s")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
+    parser.add_argument("--dry-run", action="store_true", help="say how many files are missing, and make none")
     args = parser.parse_args(argv)
     if args.limit is not None and args.limit < 1:
         raise InputError("--limit must be at least 1")
     metrics = results.names_of(args.metrics, "metric", METRICS)
     references = results.names_of(args.reference, "reference", REFERENCES)
     codecs = results.names_of(args.codecs, "codec")
+    if args.dry_run:
+        print(f"{len(missing(args.data, codecs, args.out, metrics, references, args.limit))} files to measure")
+        return 0
     unreadable: dict[str, str] = {}
     points = evaluate(args.data, codecs, args.out, metrics, references, args.limit, unreadable)
     print(tables(points, metrics))

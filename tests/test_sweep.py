@@ -15,7 +15,7 @@ from live.errors import ConfigError
 from testing.results import load
 from training import train_codec
 from training.data import is_validation
-from training.train_codec import plan
+from training.train_codec import plan, qualities
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = """
@@ -53,7 +53,12 @@ def test_a_sweep_comes_after_the_one_it_names(configs):
 def test_lambdas_have_one_spelling(configs, capsys):
     """So that 3e-3 and 0.003 are one file; from fine to coarse, in whatever order they are given."""
     assert train_codec.main(["--config", str(configs / "first.yaml"), "--list", "3e-3", "1.0"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["1 0.003", str(configs / "first.yaml")]
+    assert capsys.readouterr().out.splitlines() == ["1 0.003", "3 1", str(configs / "first.yaml")]
+
+
+def test_a_lambda_has_its_quality_whichever_are_trained_with_it(configs):
+    whole, _ = plan(configs / "first.yaml", [])
+    assert [qualities(configs / "first.yaml", given) for given in (whole, whole[:1], whole[1:])] == [[2, 1], [2], [1]]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +93,14 @@ def test_the_script_says_what_is_missing():
     told = sweep("--help")
     assert told.returncode == 0 and "LIVE_TRAIN=PHOTOS ./sweep_lambda.sh" in told.stdout and "#" not in told.stdout
     assert told.stdout.splitlines()[-1].startswith("LIVE_SWEEPS")
+
+
+def test_what_cannot_be_measured_is_refused_before_training(configs, tmp_path):
+    photo(96, 64).save(tmp_path / "a.png")
+    variables = {"LIVE_TRAIN": "photos", "LIVE_EVAL": str(tmp_path), "LIVE_SWEEPS": str(tmp_path / "sweeps")}
+    done = sweep(str(configs / "first.yaml"), LIVE_CODECS="jpg", **variables)
+    assert done.returncode == 2 and "jpg" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "sweeps").exists()
 
 
 @pytest.mark.slow

@@ -104,6 +104,13 @@ def plan(path: Path, given: list[float]) -> tuple[tuple[float, ...], list[Path]]
     return lambdas, order
 
 
+def qualities(path: Path, lambdas: tuple[float, ...]) -> list[int]:
+    """The qualities that lambdas become: their places, from 1, among the configuration's and themselves, coarse to fine; so a
+    lambda's is the same whichever of the configuration's are trained with it."""
+    places = sorted({*lambdas, *parse(CodecConfig, load_config(path)[0]).lambdas})
+    return [places.index(value) + 1 for value in lambdas]
+
+
 def rate_model_gain(mu: float, state: dict[str, Tensor]) -> Tensor:
     """Log gains (1, c, 1, 1) at exchange rate mu: linear in log mu between a rate model's levels, or one level beyond."""
     levels, gains = state["mu"].log(), state["log_gain"]
@@ -243,12 +250,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--vae", default="compact", help="autoencoder: name, folder or hub id (%(default)s)")
     parser.add_argument("--init", type=Path, help="exported checkpoint to start from, of any lambda")
     parser.add_argument("--run", type=Path, help="run folder; an interrupted run there goes on")
-    what = "print what a sweep trains: lambdas, given or the configuration's, then configurations in order, one a line"
+    what = "print what a sweep trains: lambdas, given or the configuration's, their qualities, then configurations, one a line"
     parser.add_argument("--list", nargs="*", type=float, metavar="LAMBDA", help=what)
     args = parser.parse_args(argv)
     if args.list is not None:
         lambdas, order = plan(args.config, args.list)
-        print(" ".join(f"{value:g}" for value in lambdas), *order, sep="\n")
+        print(" ".join(f"{value:g}" for value in lambdas))
+        print(*qualities(args.config, lambdas))
+        print(*order, sep="\n")
         return 0
     if not args.weight or not 0 < args.weight < math.inf or not args.run:
         raise InputError("give a positive --lambda and a --run folder")
