@@ -7,6 +7,7 @@
 # Everything goes to out/ablation (LIVE_ABLATION: another folder). What is there already is skipped and an interrupted training
 # resumes: run the same command again to go on. For the README's table copy kodak/points.csv, which it ends with, to
 # results/glc_ablation.csv and run python -m testing.figures.
+# LIVE_LAUNCH: what runs the trainings (python -m), such as "accelerate launch -m" or "torchrun --nproc_per_node 8 -m --".
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 live_absolute LIVE_TRAIN LIVE_ABLATION LIVE_KODAK LIVE_CHECKPOINTS
@@ -19,7 +20,7 @@ variants=(glc_stage2 glc_factorised glc_no_code)
 
 for variant in "${variants[@]}"; do
     if [ ! -f "$out/$variant/glc_compact.safetensors" ]; then
-        python -m training.train_glc --config "$configs/$variant.yaml" --vae "$vq" --run "$out/runs/$variant"
+        ${LIVE_LAUNCH:-python -m} training.train_glc --config "$configs/$variant.yaml" --vae "$vq" --run "$out/runs/$variant"
         python -m training.export glc --run "$out/runs/$variant" --vae "$vq" -o "$out/$variant"
     fi
 done

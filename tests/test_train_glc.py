@@ -20,12 +20,14 @@ from safetensors.torch import load_file
 from test_exact_golden import threads
 
 import live
+from live.codecs import GlcConfig
 from live.command import run
 from live.config import load_yaml, parse
 from live.errors import ConfigError, ModelError
 from live.latents.vq import VqAutoencoder
 from live.registry import embedded_dir
 from training import export, train_glc, train_vq
+from training.code_prediction import PredictorConfig
 from training.engine import Engine
 from training.train_glc import GlcStage, GlcTrainConfig
 from training.train_vq import VqStage, VqTrainConfig
@@ -245,12 +247,18 @@ def test_a_vq_autoencoder_is_taken_further(trained, photos, configs):
     assert all(torch.equal(value, exported[name].float()) for name, value in model.net.state_dict().items())
 
 
-def test_the_committed_configurations_fit_one_another():
-    first, second, third = (load_yaml(ROOT / "configs" / f"glc_stage{number}.yaml") for number in (1, 2, 3))
+@pytest.mark.parametrize("folder", [".", "glc_paper"])
+def test_the_committed_configurations_fit_one_another(folder):
+    first, second, third = (load_yaml(ROOT / "configs" / folder / f"glc_stage{number}.yaml") for number in (1, 2, 3))
     vq = parse(VqTrainConfig, first)
     two, three = (parse(GlcTrainConfig, values) for values in (second, third))
     compact = live.latents.load_autoencoder(str(embedded_dir() / "compact.safetensors"))
-    assert vq.model.inner.channels == compact.channels and vq.model.channels == two.model.channels
+    assert vq.model.channels == two.model.channels
+    if folder == "glc_paper":  # the published sizes, which are the defaults
+        assert vq.model.published and (two.model, two.predictor) == (GlcConfig(), PredictorConfig())
+        assert {phase.crop for config in (vq, two, three) for phase in config.phases} == {256}
+    else:
+        assert vq.model.inner.channels == compact.channels
     assert two.model == three.model and two.predictor == three.predictor
     assert len(two.lambdas) == len(three.lambdas) == two.model.rates
     assert not any(phase.sees_pictures for phase in two.phases) and all(phase.sees_pictures for phase in three.phases)

@@ -3,13 +3,14 @@
     python -m training.train_vq --config configs/glc_stage1.yaml --data DIR --run runs/glc-1 [--compact PATH | --init PATH]
 
 ``--compact``: an exported ``compact`` that the autoencoder grows from, by the steps of its rate model where that lies
-beside it; ``--init``: an exported VQ autoencoder to take further.
+beside it (the published VQGAN has a shape of its own and begins with nothing); ``--init``: an exported VQ autoencoder to
+take further.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -74,8 +75,6 @@ class VqStage:
         self.model.to(memory_format=torch.channels_last)
 
     def _grow_from(self, path: Path) -> None:
-        if self.config.model.published:
-            raise ConfigError("the published VQGAN has a shape of its own and cannot grow from compact; leave it out")
         compact = _loaded(path, CompactAutoencoder, self.config.model.inner)
         pictures, _ = self.train.batch(self.config.schedule.seed, 0, COMPONENT_PHOTOS, COMPONENT_CROP)
         gain = torch.ones(compact.channels)
@@ -144,11 +143,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.data:
         raise InputError("give a folder of photos with --data or LIVE_TRAIN")
-    values, given = load_yaml(args.config), args.compact or args.init
-    if given:
-        values["init"] = read_card(given).get("identity", "")
-    config = parse(VqTrainConfig, values)
-    stage = VqStage(config, args.data, args.compact, args.init)
+    config = parse(VqTrainConfig, load_yaml(args.config))
+    compact = None if config.model.published else args.compact
+    if given := compact or args.init:
+        config = replace(config, init=read_card(given).get("identity", ""))
+    stage = VqStage(config, args.data, compact, args.init)
     return Engine(stage, config.schedule, args.run, config).run()
 
 
