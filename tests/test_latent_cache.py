@@ -86,7 +86,7 @@ def test_paper_trains_from_the_cache(cache, photos, tmp_path):
     assert export.main(["codec", "--run", str(tmp_path / "run"), "-o", str(path), "--quality", "1"]) == 0
     codec = load_codec(path)
     assert (codec.name, codec.channels, codec.card["lambda"]) == ("live_paper", 4, 1e-3)
-    assert {"bpp", "latent_norm", "loss"} <= codec.card["validation"].keys()
+    assert {"bpp", "latent_norm", "loss"} <= codec.card["validation"].keys() and "4 photos" in codec.card["data"]
     train, _ = latent_cache.read(cache, photos, load_autoencoder("compact"), 8)
     stage = train_codec.CodecStage(
         train_codec.parse(train_codec.CodecConfig, train_codec.load_yaml(config) | {"trained_at": 1e-3}),

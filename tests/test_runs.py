@@ -80,7 +80,7 @@ def test_logs_are_those_of_the_run(tmp_path):
     record.rewind(2)
     assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2"]
     assert [json.loads(line)["step"] for line in (tmp_path / "validation.jsonl").read_text().splitlines()] == [1, 2]
-    Record(tmp_path).start({}, 1)
+    Record(tmp_path).start({}, 1, "photos")
     assert not (tmp_path / "log.csv").exists() and not (tmp_path / "validation.jsonl").exists()
 
 

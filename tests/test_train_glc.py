@@ -107,7 +107,7 @@ def test_an_exported_set_codes_photos(trained, monkeypatch, stage):
     assert live.decompress(data).size == (70, 50)
     card = live.checkpoints.embedded_checkpoints()[0].card
     assert (card["lambdas"], card["steps"], card["factor"]) == ([0.1, 0.4], 6, 16)
-    assert {"rate0_bpp", "rate1_alex"} <= set(card["validation"])
+    assert {"rate0_bpp", "rate1_alex"} <= set(card["validation"]) and "photos" in card["data"]
 
 
 def test_stages_move_what_they_should(trained):
@@ -223,12 +223,9 @@ def test_refusals_of_the_commands(trained, photos, configs, small_models, tmp_pa
     monkeypatch.delenv("LIVE_TRAIN", raising=False)
     compact, folder = small_models / "compact.safetensors", tmp_path / "run"
     vq, one, two = trained / "stage1" / VQ, configs / "glc_stage1.yaml", configs / "glc_stage2.yaml"
-    published = tmp_path / "published.yaml"
-    published.write_text(f"base: {one}\nmodel: {{published: true, width: 32}}")
     runs = [
         (train_vq.main, ["--config", one, "--run", folder], "--data or LIVE_TRAIN"),
         (train_vq.main, ["--config", one, "--run", folder, "--data", photos, "--init", compact], "another kind or size"),
-        (train_vq.main, ["--config", published, "--run", folder, "--data", photos, "--compact", compact], "leave it out"),
         (train_glc.main, ["--config", two, "--run", folder, "--data", photos, "--vae", compact], "is no VQ autoencoder"),
         (export.main, ["glc", "--run", folder, "--vae", vq, "-o", tmp_path / "out"], "no training state"),
         (export.main, ["glc", "--run", trained / "runs" / "stage3", "--vae", trained / "stage3" / VQ, "-o", tmp_path / "out"],
@@ -239,6 +236,26 @@ def test_refusals_of_the_commands(trained, photos, configs, small_models, tmp_pa
         said = capsys.readouterr().err
         assert words in said and said.splitlines()[-1].startswith("live: ")
     assert not (tmp_path / "out").exists() and not folder.exists()
+
+
+def test_the_published_shape_begins_with_nothing(photos, configs, small_models, tmp_path):
+    """By the same command as ours, which grows from compact."""
+    published = tmp_path / "published.yaml"
+    published.write_text(
+        f"base: {configs / 'glc_stage1.yaml'}\nmodel: {{published: true, width: 32}}\nschedule: {{steps: 1}}"
+    )
+    options = [
+        "--config",
+        published,
+        "--run",
+        tmp_path,
+        "--data",
+        photos,
+        "--compact",
+        small_models / "compact.safetensors",
+    ]
+    assert train_vq.main([str(option) for option in options]) == 0
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 1
 
 
 def test_a_vq_autoencoder_is_taken_further(trained, photos, configs):

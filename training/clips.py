@@ -122,6 +122,10 @@ class VideoExamples:
     def __init__(self, clips: Clips, photos: Photos, synthetic: float):
         self.clips, self.photos, self.synthetic = clips, photos, synthetic
 
+    def __str__(self) -> str:
+        """What they are, for the cards of what learned from them."""
+        return f"{len(self.clips.files)} clips, and photos in motion as {self.synthetic:.0%} of the examples: {self.photos}"
+
     def batch(
         self, seed: int, start: int, count: int, frames: int, crop: int, share: Share = ALONE
     ) -> tuple[Tensor, list[Path]]:

@@ -59,6 +59,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.files)
 
+    def __str__(self) -> str:
+        """What they are, for the cards of what learned from them."""
+        return f"{len(self)} photos, and {VALIDATION_SHARE:.0%} of the folder held out"
+
     def batch(self, seed: int, start: int, count: int, crop: int, share: Share = ALONE) -> tuple[Tensor, list[Path]]:
         """Crops from place ``start`` on: (count / world, c, crop, crop) float32 on the share's device, and their files.
 

@@ -90,7 +90,7 @@ class Engine:
         if state[0]:
             self._resume(state[0])
         elif self.share.rank == 0:
-            self.record.start(self.config, self.share.world)
+            self.record.start(self.config, self.share.world, str(getattr(stage, "train", "")))
 
     def run(self) -> int:
         """Train to the schedule's end, or until SIGTERM or SIGINT; the state is saved either way.

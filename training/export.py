@@ -33,7 +33,7 @@ from live.latents.vq_net import FACTOR
 from live.registry import rate_model_path
 
 from .data import Photos, is_validation
-from .record import VALIDATION, read_state
+from .record import RUN, VALIDATION, read_state
 from .train_video import untrained_codec
 
 VQ_NAME, VQ_FILE, GLC_FILE = "glc-compact", "glc_compact_vq.safetensors", "glc_compact.safetensors"
@@ -43,29 +43,32 @@ Run = tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]
 """A run's averaged weights, its configuration and what its card says."""
 
 
-def load_run(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], int, dict[str, float]]:
-    """A run's averaged weights, its configuration, its step and the last validation figures; InputError if it is of another
-    kind than asked for."""
+def load_run(folder: Path, kind: str) -> Run:
+    """A run's averaged weights, its configuration, and for the card its steps, what it learned from and the last validation
+    figures; InputError if it is of another kind than asked for."""
     state = read_state(folder)
     trained = next((name for name, key in KINDS.items() if key in state["config"]), VQ)
     if trained != kind:
         raise InputError(f"{folder} is a run of another kind; export it with: python -m training.export {trained}")
-    log = folder / VALIDATION
+    log, record = folder / VALIDATION, folder / RUN
     figures = json.loads(log.read_text().splitlines()[-1]) if log.exists() else {}
-    return state["ema"], state["config"], state["step"], figures
+    figures.pop("step", None)
+    about = {"steps": state["step"], "training": state["config"], "validation": figures}
+    data = json.loads(record.read_text()).get("data") if record.exists() else None
+    return state["ema"], state["config"], about | ({"data": data} if data else {})
 
 
 @torch.no_grad()
 def _export_net(folder: Path, output: Path, data: str, kind: type[ExportedAutoencoder], named: dict[str, str]) -> Run:
     """Write the ``net`` of a run as an autoencoder, with the statistics of its latents on the held-out photos."""
-    state, config, step, figures = load_run(folder, VQ if kind is VqAutoencoder else "autoencoder")
+    state, config, about = load_run(folder, VQ if kind is VqAutoencoder else "autoencoder")
     net = kind.network(parse(kind.sizes, config["model"]))
     weights = {k.removeprefix("net."): v.half() for k, v in state.items() if k.startswith("net.")}
     net.load_state_dict({k: v.float() for k, v in weights.items()})
     held_out = Photos([f for f in picture_files(data) if is_validation(f)], 256).middle(256)
     latents = torch.cat([net.encoder(pictures * 2 - 1) for pictures in held_out.split(8)])
     weights["latent_mean"], weights["latent_std"] = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    card = {"config": config, "steps": step, "data": _data_name(data), "validation": figures}
+    card = {"config": about.pop("training"), "data": f"{len(picture_files(data))} photos, 4 % held out"} | about
     identity = identity_of(weights, kind.convention)
     full = {"kind": "autoencoder", "model": config["model"], "identity": identity, **named, **card}
     write_artefact(output, weights, full)
@@ -79,22 +82,20 @@ def export_vq(folder: Path, output: Path, data: str) -> None:
 
 def export_glc(folder: Path, output: Path, vae: str) -> None:
     """Write a stage's codec into a folder and the VQ autoencoder beside it, with the decoder that stage III has moved."""
-    state, config, step, figures = load_run(folder, "glc")
-    figures.pop("step", None)
+    state, config, about = load_run(folder, "glc")
     tensors, card = read_artefact(vae, "autoencoder")
     if card["identity"] != config["vae"]:
         raise ModelError(f"{vae} is not the autoencoder that {folder} was trained on, {config['vae'][:8]}")
     moved = {k: v.half() for k, v in state.items() if k.startswith("decoder.")}
     if moved:
         tensors |= moved
-        card |= {"stage": {"config": config, "steps": step, "validation": figures}}
+        card |= {"stage": about}
     card["identity"] = identity_of(tensors, VqAutoencoder.convention)
     write_artefact(output / VQ_FILE, tensors, card)
     codec = Glc(parse(GlcConfig, config["model"]))
     codec.load_state_dict({k.removeprefix("codec."): v for k, v in state.items() if k.startswith("codec.")})
     named = {"quality": 0, "autoencoder": card["identity"], "autoencoder_name": VQ_NAME, "factor": FACTOR}
-    about = {"lambdas": config["lambdas"], "steps": step, "training": config, "validation": figures}
-    export_codec(codec, output / GLC_FILE, named | about)
+    export_codec(codec, output / GLC_FILE, named | {"lambdas": config["lambdas"]} | about)
 
 
 def export_autoencoder(folder: Path, output: Path, data: str) -> None:
@@ -114,30 +115,25 @@ def _levels(rate: dict[str, Any]) -> list[float]:
 
 def export_run(folder: Path, output: Path, quality: int, vae: str) -> None:
     """Write a codec run as a checkpoint of the given quality."""
-    state, config, step, figures = load_run(folder, "codec")
+    state, config, about = load_run(folder, "codec")
     autoencoder = load_autoencoder(vae)
     if config.get("vae", autoencoder.identity) != autoencoder.identity:
         raise ModelError(f"{vae} is not the autoencoder that {folder} was trained on, {config['vae'][:8]}")
     codec = make_codec(config["codec"], config["model"] | {"channels": autoencoder.channels})
     codec.load_state_dict(state)
-    figures.pop("step", None)
     card = {
         "quality": quality,
         "autoencoder": autoencoder.identity,
         "autoencoder_name": autoencoder.name,
         "factor": autoencoder.factor,
         "lambda": config["trained_at"],
-        "steps": step,
-        "training": config,
-        "validation": figures,
     }
-    export_codec(codec, output, card)
+    export_codec(codec, output, card | about)
 
 
 def export_video(folder: Path, output: Path, images: Sequence[Path]) -> None:
     """Write a codec of clips; ``images``: the codecs of pictures that its run was made over, of which the card names each."""
-    state, config, step, figures = load_run(folder, "video")
-    figures.pop("step", None)
+    state, config, about = load_run(folder, "video")
     pictures = [load_codec(path) for path in images]
     if [picture.identity for picture in pictures] != config["images"]:
         made_over = ", ".join(identity[:8] for identity in config["images"])
@@ -146,12 +142,7 @@ def export_video(folder: Path, output: Path, images: Sequence[Path]) -> None:
     codec.attach(pictures)
     codec.load_state_dict(state)
     shared = {key: pictures[0].card[key] for key in ("autoencoder", "autoencoder_name", "factor")}
-    about = {"lambdas": config["lambdas"], "steps": step, "training": config, "validation": figures}
-    export_codec(codec, output, {"quality": 0} | shared | about)
-
-
-def _data_name(data: str) -> str:
-    return f"{len(picture_files(data))} photos, 4 % held out"
+    export_codec(codec, output, {"quality": 0, "lambdas": config["lambdas"]} | shared | about)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from live.errors import ModelError, is_out_of_memory
 from live.files import write_atomic
 
-STATE = "state.pt"
+STATE, RUN = "state.pt", "run.json"
 LOG, VALIDATION = "log.csv", "validation.jsonl"
 LOGS: dict[str, Callable[[str], int]] = {
     LOG: lambda line: 0 if line.startswith("step") else int(line.split(",")[0]),
@@ -62,8 +62,8 @@ class Record:
         if self._writer is not None:
             self._writer.close()
 
-    def start(self, config: dict[str, Any], processes: int) -> None:
-        """Write ``run.json`` for a new run; logs that one without a state has left go."""
+    def start(self, config: dict[str, Any], processes: int, data: str) -> None:
+        """Write ``run.json`` for a new run; logs that one without a state has left go. data: what it learns from, in words."""
         for name in LOGS:
             (self.folder / name).unlink(missing_ok=True)
         record = {
@@ -73,8 +73,9 @@ class Record:
             "packages": {name: version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "processes": processes,
+            "data": data,
         }
-        (self.folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+        (self.folder / RUN).write_text(json.dumps(record, indent=2) + "\n")
 
     def step(self, step: int, figures: dict[str, float]) -> None:
         for name, value in figures.items():
