@@ -65,6 +65,15 @@ def at_rate(means: pd.DataFrame, metric: str, bpp: float) -> float | None:
     return float(PchipInterpolator(np.log(curve["bpp"]), curve[metric])(np.log(bpp)))
 
 
+def rate_at(means: pd.DataFrame, metric: str, value: float) -> float | None:
+    """The bpp at which a codec reaches a value of a metric; None where none of its settings, or each of them, does."""
+    rates, values = monotone(means, metric)
+    wanted = value if METRICS[metric].higher_is_better else -value
+    if len(rates) < 2 or not values[0] <= wanted <= values[-1]:
+        return None
+    return float(np.exp(PchipInterpolator(values, np.log(rates))(wanted)))
+
+
 def matrix(points: pd.DataFrame, reference: str = "original", dataset: str | None = None) -> pd.DataFrame:
     """Every ordered pair of codecs at every metric that both have against a reference, one row each.
 

@@ -11,16 +11,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy.interpolate import PchipInterpolator
 
 from live.command import Parser, run
 from live.errors import InputError
 from live.files import write_atomic
 
-from . import clip_figures, results, tables
-from .bdrate import at_rate, bd_rate, matrix, matrix_markdown, monotone
+from . import aims, clip_figures, results, tables
+from .bdrate import at_rate, bd_rate, matrix, matrix_markdown, rate_at
 from .curves import rd_plot
 from .learning import learning_plot
 from .ours import codec_of
@@ -43,15 +41,6 @@ PUBLISHED = (
     ("TAEF2, measured on 8 photos", 29.89, 0.038, None),
 )
 """Round trips of others against the original Kodak photos, for scale: PSNR (dB), LPIPS-Alex, DISTS."""
-
-
-def rate_at(means: pd.DataFrame, metric: str, value: float) -> float | None:
-    """The bpp at which a codec reaches a value of a metric; None where none of its settings, or each of them, does."""
-    rates, values = monotone(means, metric)
-    wanted = value if METRICS[metric].higher_is_better else -value
-    if len(rates) < 2 or not values[0] <= wanted <= values[-1]:
-        return None
-    return float(np.exp(PchipInterpolator(values, np.log(rates))(wanted)))
 
 
 def round_trip_table(summary: dict[str, object]) -> str:
@@ -122,6 +111,8 @@ def block() -> str:
         rate_table(means),
         "![PSNR, LPIPS and DISTS over bpp, against the original](assets/kodak_rd_original.png)",
         size_table(means, float((points["width"] * points["height"]).mean())),
+        "What was aimed at, and what is reached (`docs/log.md` says what was tried):",
+        aims.table(means, RESULTS),
     ]
     for reference in (name for name in REFERENCES if (measured["reference"] == name).any()):
         rows = matrix(measured, reference)
@@ -135,7 +126,7 @@ def block() -> str:
     ours = means[means["codec"].isin((OURS, LOWEST))]
     parts += ["Our qualities:", results.markdown(ours, shown)]
     parts += [
-        f"Seconds a photo at about {TIMED_BPP:g} bpp (medians; VVC and JPEG XL as programs, started anew for each file):",
+        f"Seconds a photo at about {TIMED_BPP:g} bpp (medians, on 2 cores; VVC and JPEG XL as programs, started anew for each file):",
         speed_table(points, means),
         "The ceiling of any codec over a frozen autoencoder is its own round trip:",
         round_trip_table(json.loads(ROUND_TRIP.read_text())),

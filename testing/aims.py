@@ -1,0 +1,96 @@
+"""What was aimed at on Kodak, and where the committed results stand, as the README's table: what falls short is said too."""
+
+from __future__ import annotations
+
+import operator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import results
+from .bdrate import at_rate, matrix, rate_at
+from .results import METRICS
+
+AT_A_RATE = (
+    ("live_plus", "lpips_alex", 0.10, 0.22),
+    ("live_plus", "lpips_alex", 0.30, 0.10),
+    ("live_plus", "dists", 0.10, 0.16),
+    ("live_plus", "psnr", 0.30, 27.0),
+    ("glc", "dists", 0.035, 0.20),
+    ("glc", "lpips_alex", 0.035, 0.36),
+)
+"""Codec, metric, bpp, and what the metric should be there at least as good as."""
+OVER_ANCHORS = (
+    ("kodak.csv", "live_plus", "lpips_alex", "original", "vvc", -45.0),
+    ("kodak.csv", "live_plus", "lpips_alex", "original", "heif", -50.0),
+    ("kodak.csv", "live_plus", "lpips_alex", "original", "webp", -55.0),
+    ("kodak.csv", "live_plus", "psnr", "autoencoder", "live_paper", -35.0),
+    ("glc_ablation.csv", "glc_stage2", "dists", "original", "glc_factorised", -5.0),
+)
+"""Results, tested codec, metric, reference, anchor, and the BD-rate that it should be at most, in percent."""
+SHARE_OF_VVC, BETTER_AT = 0.5, 0.05
+"""GLC's bytes over VVC's at equal DISTS, at most; and the bpp at which GLC should be better than LIVE+."""
+
+
+def table(means: pd.DataFrame, folder: Path) -> str:
+    """Aim by aim as Markdown. means: of the settings against the original; folder: of the results."""
+    curves = {str(codec): curve for codec, curve in means.groupby("codec", sort=False)}
+    rows = [_at_a_rate(curves[codec], codec, metric, bpp, aim) for codec, metric, bpp, aim in AT_A_RATE]
+    rows += [_over_anchor(folder, *facts) for facts in OVER_ANCHORS if (folder / facts[0]).is_file()]
+    rows += [_bytes_of_vvc(curves["glc"], curves["vvc"]), _better(curves["glc"], curves["live_plus"])]
+    lines = ["| on Kodak | aim | measured | reached |", "|---|---:|---:|---|"]
+    lines += [f"| {what} | {aim} | {measured} | {reached} |" for what, aim, measured, reached in rows]
+    return "\n".join(lines)
+
+
+def _at_a_rate(curve: pd.DataFrame, codec: str, metric: str, bpp: float, aim: float) -> tuple[str, ...]:
+    value, higher = at_rate(curve, metric, bpp), METRICS[metric].higher_is_better
+    reached = value is not None and (value >= aim if higher else value <= aim)
+    digits = 2 if metric == "psnr" else 3
+    return (
+        f"`{codec}`: {METRICS[metric].label} at {bpp:g} bpp",
+        f"{'≥' if higher else '≤'} {aim:g}",
+        "out of range" if value is None else f"{value:.{digits}f}",
+        _word(reached),
+    )
+
+
+def _over_anchor(
+    folder: Path, name: str, codec: str, metric: str, reference: str, anchor: str, aim: float
+) -> tuple[str, ...]:
+    rows = matrix(results.load(folder / name), reference)
+    row = rows[(rows["test"] == codec) & (rows["anchor"] == anchor) & (rows["metric"] == metric)].iloc[0]
+    known = not pd.isna(row["bd_rate"])
+    measured = f"{row['bd_rate']:+.1f} %" if known else f"N/A (overlap {row['overlap']:.2f})"
+    against = (
+        f", against the autoencoder's output, over `{anchor}`" if reference == "autoencoder" else f" over `{anchor}`"
+    )
+    what = f"`{codec}`: BD-rate in {METRICS[metric].label}{against}"
+    return what, f"≤ {aim:g} %", measured, _word(known and row["bd_rate"] <= aim)
+
+
+def _bytes_of_vvc(glc: pd.DataFrame, vvc: pd.DataFrame) -> tuple[str, ...]:
+    """At each of GLC's settings, where VVC's curve reaches its DISTS."""
+    shares = {}
+    for row in glc.sort_values("bpp").itertuples():
+        rate = rate_at(vvc, "dists", row.dists)
+        if rate is not None:
+            shares[row.bpp] = row.bpp / rate
+    measured = ", ".join(f"{share:.2f} at {bpp:.3f} bpp" for bpp, share in shares.items())
+    met = [share <= SHARE_OF_VVC for share in shares.values()]
+    word = "yes" if all(met) else "at the lowest rates" if any(met) else "no"
+    return "`glc`: bytes over `vvc`'s at equal DISTS", f"≤ {SHARE_OF_VVC:g}", measured, word
+
+
+def _better(glc: pd.DataFrame, plus: pd.DataFrame) -> tuple[str, ...]:
+    values = {name: (at_rate(glc, name, BETTER_AT), at_rate(plus, name, BETTER_AT)) for name in ("lpips_alex", "dists")}
+    measured = ", ".join(
+        f"{METRICS[name].label} {ours:.3f} against {other:.3f}" for name, (ours, other) in values.items()
+    )
+    reached = all(operator.lt(*pair) for pair in values.values())
+    return f"`glc` against `live_plus` at {BETTER_AT:g} bpp", "better in both", measured, _word(reached)
+
+
+def _word(reached: bool | np.bool_) -> str:
+    return "yes" if reached else "no"
