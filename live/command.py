@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from .errors import InputError, LiveError, is_out_of_memory, reason
 
@@ -43,18 +44,37 @@ def run(main: Callable[[], int], interrupted: str = "nothing half-written") -> i
         return 130
 
 
+ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+"""What tells a command to end: Ctrl-C, kill, a closed terminal, Ctrl-\\."""
+AGAIN = 0.1
+"""Seconds after which an ending that came during an import is tried again."""
+
+
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """``kill`` lets go as Ctrl-C does, and so leaves no temporary files either."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
+    """All of ``ENDINGS`` let go as Ctrl-C does, and so leave no temporary files. Not in the middle of an import: torch's and
+    numpy's are left unusable by that, and end in tracebacks. nohup's deafness is kept."""
     if threading.current_thread() is not threading.main_thread():  # signals are its alone
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    heard = [number for number in ENDINGS if signal.getsignal(number) != signal.SIG_IGN]
+    waits = hasattr(signal, "setitimer")
+    before = {number: signal.getsignal(number) for number in (*heard, *([signal.SIGALRM] if waits else []))}
+
+    def interrupt(_: int, frame: FrameType | None) -> None:
+        while waits and frame:
+            if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+                signal.setitimer(signal.ITIMER_REAL, AGAIN)
+                return
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    for number in before:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if waits:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -55,6 +55,8 @@ def read_picture(
         )
     if not image.width or not image.height:
         raise InputError(f"{label} has no pixels")
+    if image.mode == "I" and image.format == "TIFF":  # 16-bit grey is I;16 there
+        raise InputError(f"{label} has 32-bit pixels, whose range is not known; save it with 8 or 16 bits")
     if type(image) is Image.Image and image.mode == "RGB" and not image.info:
         return image  # as this function gives them
     try:

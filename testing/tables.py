@@ -22,10 +22,15 @@ STAGES = ("autoencoder", "transforms_and_entropy_networks", "entropy_coding_and_
 
 def speed_text(facts: dict[str, Any]) -> str:
     """``testing.speed``'s stages, whole paths and peers in milliseconds."""
-    ours, theirs = (facts["encoding_ms"], facts["decoding_ms"]), facts["compressai_float_ms"]["our networks"]
+    ours, theirs = (facts["encoding_ms"], facts["decoding_ms"]), facts["compressai_float_ms"]
     rows = [(name.replace("_", " "), ours[0][name], ours[1][name]) for name in STAGES]
     rows.append(("latents and file", ours[0]["latents_to_file"], ours[1]["file_to_latents"]))
-    rows.append(("the same networks by CompressAI", theirs["latents_to_file"], theirs["file_to_latents"]))
+    for path, name in (
+        ("our networks", "the same networks"),
+        ("ScaleHyperprior as published", "its smaller ScaleHyperprior"),
+    ):
+        both = theirs[path]
+        rows.append((f"{name} by CompressAI, in floats", both["latents_to_file"], both["file_to_latents"]))
     rows.append(("**photo and file**", ours[0]["photo_to_file"], ours[1]["file_to_photo"]))
     for name, peer in facts["peers_ms"].items():
         there = peer.get("photo_to_file", peer.get("photo_to_latents"))

@@ -150,6 +150,8 @@ def test_folders_go_by_the_numbers_in_their_names(tmp_path):
     assert found == Properties(20, 16, Fraction(24000, 1001), colour=Colour(0, True))
     assert psnr(again, [np.asarray(frame) for frame in frames]) == np.inf
     assert "how many frames a second" in refusal(tmp_path)
+    photo(20, 16).save(tmp_path / "frame 12\u00b2.png")  # a digit that is no number
+    assert len(read(tmp_path, fps=25)[1]) > 1
     photo(21, 16).save(tmp_path / "frame 12.png")
     assert "frame 12.png is 21 x 16, and the frames before are 20 x 16" in refusal(tmp_path, fps=25)
     (tmp_path / "frame 12.png").write_bytes(b"\x89PNG nothing")

@@ -101,6 +101,7 @@ def test_sixteen_bit_grey_is_scaled_and_rounded():
         assert np.array_equal(pixels(read_picture(data))[..., 1], expected)
     assert np.array_equal(pixels(read_picture(Image.fromarray(values.astype(np.int32))))[..., 0], expected)
     refused(Image.fromarray(np.array([[0, 70000]], np.int32)), "32-bit pixels")
+    refused(saved(Image.fromarray(np.full((3, 3), 200, np.int32)), "TIFF"), "32-bit pixels")
     refused(saved(Image.new("F", (3, 3)), "TIFF"), "floating-point pixels")
 
 

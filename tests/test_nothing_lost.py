@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 
 from live import api
 from live.__main__ import main
+from live.command import run
 from live.errors import DecodeMismatch, OutputError
 from live.files import replacing, replacing_folder, write_atomic
 
@@ -111,13 +113,42 @@ def test_a_killed_process_leaves_the_old_file_whole(old):
     assert old.read_bytes() == NEW
 
 
-def test_ctrl_c_leaves_the_old_file_and_nothing_else(old):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_ctrl_c_leaves_the_old_file_and_nothing_else(old, ending):
+    """So do kill, a terminal that is closed, and Ctrl-\\."""
     process = write_in_a_process(old, STALL_BEFORE_THE_RENAME)
     assert process.stdout.readline() == "written\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(ending)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and said == "live: interrupted; nothing half-written\n"
     assert old.read_bytes() == OLD and list(old.parent.iterdir()) == [old]
+
+
+def test_ctrl_c_waits_for_the_end_of_an_import(tmp_path, monkeypatch, capsys):
+    """torch and numpy are left unusable by one in the middle, and end in tracebacks."""
+    (tmp_path / "interrupted_module.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+
+    def main() -> int:
+        import interrupted_module
+
+        assert interrupted_module.whole
+        time.sleep(60)
+        return 0
+
+    assert run(main) == 130 and capsys.readouterr().err == "live: interrupted; nothing half-written\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_nohup_stays_deaf():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run(lambda: os.kill(os.getpid(), signal.SIGHUP) or 0) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.slow

@@ -168,6 +168,9 @@ def test_a_picture_that_moves_is_a_clip_and_one_that_does_not_a_picture(tmp_path
     assert "moves.live: 4 frames" in capsys.readouterr().out
     assert main(["compress", str(still), "-q", "1"]) == 0
     assert "frames" not in capsys.readouterr().out
+    frames[0].save(moves, save_all=True, append_images=frames[1:2], duration=100)  # whose rate ffmpeg does not know
+    assert main(["compress", str(moves), "-q", "1", "--force"]) == 0
+    assert "moves.live: 2 frames" in capsys.readouterr().out and open_source(moves).properties.rate == 10
 
 
 def test_what_is_not_kept_is_one_line(tmp_path, capsys):

@@ -89,18 +89,18 @@ def decompress(args: Namespace) -> int:
             max_pixels=args.max_pixels, max_frames=args.max_frames, progress=True,
         )  # fmt: skip
     except (DamagedFile, DecodeMismatch) as error:
-        hint = "" if args.salvage or not _salvageable(args.input) else "; for the frames that are whole: --salvage"
+        hint = "" if args.salvage or not _salvageable(args) else "; for the frames that are whole: --salvage"
         raise type(error)(f"{args.input}: {error}{hint}") from None
     _say(args.input, done.notes)
     print(f"{output}: {done.frames} frames, {done.width} x {done.height}, {done.rate} a second")
     return 1 if done.notes else 0
 
 
-def _salvageable(path: Path) -> bool:
-    """Whether a damaged clip's header is whole, without which there is nothing to be had of it."""
+def _salvageable(args: Namespace) -> bool:
+    """Whether a damaged clip's header is whole and within the limits, without which there is nothing to be had of it."""
     try:
-        with open(path, "rb") as file:
-            ClipReader(file, sys.maxsize, sys.maxsize, salvage=True)
+        with open(args.input, "rb") as file:
+            ClipReader(file, args.max_pixels, args.max_frames, salvage=True)
     except (LiveError, OSError):
         return False
     return True

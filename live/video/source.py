@@ -41,6 +41,7 @@ _ALPHA_FORMAT = re.compile(r"yuva|gbrap|rgba|bgra|argb|abgr|ya\d|ayuv|vuya")
 _PLANAR = re.compile(r"yuv[aj]?(420|422|440|411|410)p(\d*)")
 _HALVED = {"420": (2, 2), "422": (2, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
 """Columns and rows of pixels that share a chroma sample."""
+ANIMATIONS = ("GIF", "PNG", "WEBP")
 STREAM = "0:V:0"
 """The first video stream, but not the cover picture of an audio file."""
 _LOCAL = ["-protocol_whitelist", "file,pipe"]
@@ -89,6 +90,19 @@ def open_source(
     return opened
 
 
+def _rate_of_two(path: Path) -> Fraction | None:
+    """Frames a second of a moving picture of two frames, for which ffmpeg takes its time base, up to 100,000; None of others."""
+    try:
+        with Image.open(path, formats=ANIMATIONS) as image:
+            if getattr(image, "n_frames", 1) != 2:
+                return None
+            image.load()
+            milliseconds = round(image.info.get("duration", 0))
+    except Exception:  # Pillow's readers raise anything on what is no picture, or a damaged one
+        return None
+    return Fraction(1000, milliseconds) if milliseconds > 0 else None
+
+
 def parse_rate(fps: Fraction | str | float) -> Fraction:
     """Frames a second as a fraction: 25, 29.97, "30000/1001"; InputError when it is none, or not positive."""
     try:
@@ -135,7 +149,7 @@ class FolderSource(PictureSource):
         files = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
         if not files:
             raise InputError(f"no pictures in {folder}")
-        files.sort(key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)])
+        files.sort(key=lambda path: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)])
         super().__init__(files, str(folder), rate, alpha, max_pixels)
         self.count = len(files)
 
@@ -162,7 +176,7 @@ class FileSource(Source):
         if not numerator or not denominator:
             raise InputError(f"{path} does not say how many frames a second it has; make a folder of pictures of it")
         aspect = Fraction(aspect_width, aspect_height) if aspect_width and aspect_height else Fraction(1)
-        rate = parse_rate(Fraction(numerator, denominator))
+        rate = _rate_of_two(path) or parse_rate(Fraction(numerator, denominator))
         self.properties = Properties(width, height, rate, aspect, self._colour())
         self.notes = self._notes()
 
