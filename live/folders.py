@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from . import commands
 from .errors import InputError, LiveError, OutputError, is_out_of_memory, reason
-from .files import check_output, make_folder, picture_files, read_bytes
+from .files import CLIP_SUFFIXES, check_output, make_folder, picture_files, read_bytes
 from .video.commands import holds_clip
 
 Row = TypeVar("Row")
@@ -39,6 +39,9 @@ def compress(args: Namespace) -> int:
     total, area = sum(row[1] for row in rows), sum(row[2] for row in rows)
     if rows:
         print(f"{len(rows)} picture{'s' * (len(rows) > 1)}, {total} bytes, {8 * total / area:.4f} bpp")
+    clips = [path for path in args.input.rglob("*") if path.suffix.lower() in CLIP_SUFFIXES]
+    if clips:
+        print(f"live: not of this job: {len(clips)} clip{'s' * (len(clips) > 1)}, such as {clips[0]}", file=sys.stderr)
     return _named(failures)
 
 

@@ -29,11 +29,11 @@ SHOWN_BPP = 0.03
 """At the settings nearest to it codecs are shown frame by frame, and timed."""
 PANELS = ("bytes", "psnr", "lpips_alex", "dists")
 GOALS = (
-    ("glc_video", "glc", "dists", None),
-    ("glc_video", "x265_ld", "dists", (0.01, 0.05)),
-    ("live_video", "live_plus", "lpips_alex", None),
+    ("glc_video", "glc", "dists", None, -50),
+    ("glc_video", "x265_ld", "dists", (0.01, 0.05), -40),
+    ("live_video", "live_plus", "lpips_alex", None, -40),
 )
-"""BD-rates that are stated in words: the tested codec, over which, at equal what, at which bpp of the latter."""
+"""BD-rates that are stated in words: the tested codec, over which, at equal what, at which bpp of the latter, and the aim."""
 
 
 def measured(folder: Path) -> bool:
@@ -131,8 +131,8 @@ def _number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def goal(rows: pd.DataFrame, test: str, anchor: str, metric: str, rates: tuple[float, float] | None) -> str:
-    """A BD-rate in words: the mean, and each clip's."""
+def goal(rows: pd.DataFrame, test: str, anchor: str, metric: str, rates: tuple[float, float] | None, aim: float) -> str:
+    """A BD-rate in words: the mean, the aim, and each clip's."""
     found = clip_bd_rates(rows, anchor, test, metric, rates)
     mean, _ = mean_bd_rate(found)
     where = "" if rates is None else f", at the qualities that the latter has at {rates[0]:g} to {rates[1]:g} bpp"
@@ -140,7 +140,7 @@ def goal(rows: pd.DataFrame, test: str, anchor: str, metric: str, rates: tuple[f
         f"{clip} {_percent(percent)} (overlap {overlap:.3f})" for clip, (percent, overlap) in found.items()
     )
     what = f"{clip_label_of(test)} over {clip_label_of(anchor)}, {METRICS[metric].label}{where}"
-    return f"- {what}: **{_percent(mean)}**; {each}."
+    return f"- {what}: **{_percent(mean)}** (aim: {aim:g} %); {each}."
 
 
 def _percent(value: float | None) -> str:

@@ -69,9 +69,10 @@ def test_folder_goes_on_after_a_bad_picture(tmp_path, capsys):
     photo(20, 20).save(source / "a.png")
     photo(30, 20).save(source / "deep" / "b.jpg")
     (source / "bad.png").write_bytes(b"\x89PNG nothing")
+    (source / "moves.mp4").touch()
     assert main(["compress", str(source), "-o", str(target), "-q", "1"]) == 1
     captured = capsys.readouterr()
-    assert "bad.png" in captured.err.splitlines()[-1]
+    assert "1 clip, such as" in captured.err.splitlines()[-2] and "bad.png" in captured.err.splitlines()[-1]
     assert "2 pictures" in captured.out
     assert sorted(p.relative_to(target).as_posix() for p in target.rglob("*.live")) == ["a.png.live", "deep/b.jpg.live"]
 
