@@ -10,6 +10,7 @@ from test_latents import BLOCKS
 
 from live.command import run
 from live.latents import load_autoencoder
+from live.metrics.perceptual import dists_network, lpips_network
 from training import train_codec
 from training.data import Share
 from training.losses import Phase, distortion_terms
@@ -54,3 +55,13 @@ def test_distortions_of_shares_make_the_gradient_of_the_whole():
     whole = gradient(slice(4), Share())
     halves = [gradient(slice(rank, 4, 2), Share(rank, 2)) for rank in (0, 1)]
     assert torch.allclose(sum(halves) / 2, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_networks_that_were_loaded_to_measure_can_be_trained_with():
+    for make in (dists_network, lpips_network):
+        make.cache_clear()
+        with torch.inference_mode():
+            make()
+        decoded = torch.rand(1, 3, 64, 64, requires_grad=True)
+        make()(decoded, torch.rand(1, 3, 64, 64)).mean().backward()
+        assert decoded.grad.abs().max() > 0

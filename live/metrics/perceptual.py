@@ -119,12 +119,14 @@ class DISTS(nn.Module):
 
 
 @lru_cache
+@torch.inference_mode(False)  # else what is first loaded to measure could not be trained with later
 def lpips_network(backbone: str = "alex") -> LPIPS:
     """The LPIPS network of a backbone, loaded once a process."""
     return LPIPS(backbone)
 
 
 @lru_cache
+@torch.inference_mode(False)
 def dists_network() -> DISTS:
     """The DISTS network, loaded once a process."""
     return DISTS().eval()
