@@ -79,7 +79,7 @@ def _bytes_of_vvc(glc: pd.DataFrame, vvc: pd.DataFrame) -> tuple[str, ...]:
             shares[row.bpp] = row.bpp / rate
     measured = ", ".join(f"{share:.2f} at {bpp:.3f} bpp" for bpp, share in shares.items())
     met = [share <= SHARE_OF_VVC for share in shares.values()]
-    word = "yes" if all(met) else "at the lowest rates" if any(met) else "no"
+    word = "yes" if all(met) else f"at {sum(met)} of {len(met)}" if any(met) else "no"
     return "`glc`: bytes over `vvc`'s at equal DISTS", f"≤ {SHARE_OF_VVC:g}", measured, word
 
 
@@ -93,4 +93,5 @@ def _better(glc: pd.DataFrame, plus: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _word(reached: bool | np.bool_) -> str:
+    """What stands in the last column."""
     return "yes" if reached else "no"

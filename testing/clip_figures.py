@@ -132,7 +132,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def goal(rows: pd.DataFrame, test: str, anchor: str, metric: str, rates: tuple[float, float] | None, aim: float) -> str:
-    """A BD-rate in words: the mean, the aim, and each clip's."""
+    """A BD-rate in words, in percent: the mean, the aim, and each clip's. rates: in bpp, see ``clip_bd_rates``."""
     found = clip_bd_rates(rows, anchor, test, metric, rates)
     mean, _ = mean_bd_rate(found)
     where = "" if rates is None else f", at the qualities that the latter has at {rates[0]:g} to {rates[1]:g} bpp"

@@ -49,7 +49,7 @@ class Autoencoder(ABC):
 
     @abstractmethod
     def reconstruct(self, latents: Tensor) -> Tensor:
-        """``decode`` for training: with gradient, and not clamped."""
+        """``decode`` for training: latents (B, c, h, w) -> pictures (B, 3, f*h, f*w), with gradient and not clamped to [0, 1]."""
 
     @abstractmethod
     def to(self, device: torch.device) -> None:
