@@ -81,12 +81,12 @@ def export_vq(folder: Path, output: Path, data: str) -> None:
 
 
 def export_glc(folder: Path, output: Path, vae: str) -> None:
-    """Write a stage's codec into a folder and the VQ autoencoder beside it, with the decoder that stage III has moved."""
+    """Write a stage's codec into a folder and the VQ autoencoder beside it, with what stage III has moved of that."""
     state, config, about = load_run(folder, "glc")
     tensors, card = read_artefact(vae, "autoencoder")
     if card["identity"] != config["vae"]:
         raise ModelError(f"{vae} is not the autoencoder that {folder} was trained on, {config['vae'][:8]}")
-    moved = {k: v.half() for k, v in state.items() if k.startswith("decoder.")}
+    moved = {k: v.half() for k, v in state.items() if k.startswith(("decoder.", "encoder."))}
     if moved:
         tensors |= moved
         card |= {"stage": about}

@@ -9,8 +9,9 @@ bits of a pixel:
     II    D = latent_mse * MSE(decoded latents, latents) + code * CE(their codes)           the autoencoder stays frozen
     III   D = L1 + LPIPS (+ DISTS) + generator + code * CE                                  codec and decoder move
 
-The encoder and its codebook stay as stage I left them, so that the codes to predict keep their meaning. ``--aids``:
-runs of earlier stages, whose code predictor and discriminator (where they have them) this one goes on with.
+The encoder and its codebook stay as stage I left them, so that the codes to predict keep their meaning; ``encoder: true``
+moves the encoder too, without code prediction. ``--aids``: runs of earlier stages, whose code predictor and discriminator
+(where they have them) this one goes on with.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class GlcTrainConfig:
     """Everything that ``train_glc`` reads.
 
     lambdas: of the rates, lowest first; code: weight of the code prediction's cross-entropy (0: the ablation without it);
-    vq: weight of the hyper quantiser's loss. From the command line: vae and init, identities of what the run starts from.
+    vq: weight of the hyper quantiser's loss; encoder: whether the autoencoder's encoder moves too, in stage III without code
+    prediction. From the command line: vae and init, identities of what the run starts from.
     """
 
     schedule: Schedule
@@ -60,12 +62,14 @@ class GlcTrainConfig:
     adversary: AdversaryConfig = AdversaryConfig()
     code: float = 0.0
     vq: float = 0.1
+    encoder: bool = False
     vae: str = ""
     init: str = ""
 
 
 class GlcTraining(nn.Module):
-    """What is trained: the codec; the predictor; in stage III (``joint``) the autoencoder's decoder and its adversary."""
+    """What is trained: the codec; the predictor; in stage III (``joint``) the autoencoder's decoder and its adversary, and
+    its encoder where the configuration says so."""
 
     def __init__(self, config: GlcTrainConfig, autoencoder: VqAutoencoder, joint: bool):
         super().__init__()
@@ -75,6 +79,8 @@ class GlcTraining(nn.Module):
         if joint:
             self.decoder = autoencoder.net.decoder.requires_grad_(True)
             self.discriminator = PatchDiscriminator(config.adversary.width)
+        if config.encoder:
+            self.encoder = autoencoder.net.encoder.requires_grad_(True)
 
 
 class GlcStage:
@@ -124,9 +130,8 @@ class GlcStage:
     def _bf16(self) -> torch.autocast:
         return bfloat16(self.config.schedule.bf16 and self.model.training, self.share.device)
 
-    @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] -> latents (B, N, H/16, W/16)."""
+        """Pictures (B, 3, H, W) in [0, 1] -> latents (B, N, H/16, W/16), with gradient where the encoder moves."""
         with self._bf16:
             return self.autoencoder.net.encoder(pictures * 2 - 1).float()
 
@@ -192,6 +197,8 @@ def _check(config: GlcTrainConfig, autoencoder: VqAutoencoder) -> None:
             f"model.channels must be the autoencoder's {autoencoder.channels}, not {config.model.channels}"
         )
     check_phases(config.phases, autoencoder.factor * Glc.stride)
+    if config.encoder and (config.code or not all(phase.sees_pictures for phase in config.phases)):
+        raise ConfigError("encoder: it moves only with losses on pictures in every phase, and with code: 0")
     for phase in config.phases:
         if config.code and phase.crop > SIDE * autoencoder.factor:
             raise ConfigError(f"phases: codes are predicted in crops of {SIDE * autoencoder.factor} px at most")
