@@ -9,10 +9,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import exactness, fuzz, glc, lengths, results, sizes
+from . import clip_speed, exactness, fuzz, glc, lengths, results, sizes
 from .bdrate import matrix, matrix_markdown
 
-COMMANDS = {"fuzz": "fuzz --count 100000", "speed": "speed --threads 2", "sizes_16k": "sizes --sizes 268"}
+COMMANDS = {
+    "fuzz": "fuzz --count 100000",
+    "speed": "speed --threads 2",
+    "clip_speed": "clip_speed --clip bikes.mp4 --threads 2",
+    "sizes_16k": "sizes --sizes 268",
+}
 """The modules of ``testing`` that make tables, with their arguments, where a table is not a module's of its name alone."""
 ABLATION, WHOLE = "glc_ablation.csv", "glc_stage2"
 """The points of GLC's ablations, and which of its codecs is the one that lacks nothing."""
@@ -85,6 +90,7 @@ def texts(folder: Path) -> list[str]:
         ),
         ("lengths", "Clips of 64 x 48 by length, as whole processes", lambda facts: lengths.table(facts["rows"])),
         ("speed", "Speed by stage, medians", speed_text),
+        ("clip_speed", "Frames a second of clips by stage, medians", clip_speed.table),
     ):
         path = folder / f"{name}.json"
         if path.is_file():
