@@ -122,6 +122,26 @@ def test_stages_move_what_they_should(trained):
     assert rates == {"0", "1"}, "both rates had their batches"
 
 
+def test_stage_three_can_move_the_encoder_too(trained, photos, configs, tmp_path, monkeypatch):
+    """Its set is exported with the statistics of the new latents, for which photos are asked for, and codes photos."""
+    (tmp_path / "joint.yaml").write_text(f"base: {configs / 'glc_stage3.yaml'}\nencoder: true\ncode: 0.0\n")
+    set_out, joint = trained / "stage3", ["--run", str(tmp_path / "run")]
+    start = ["--vae", str(set_out / VQ), "--init", str(set_out / CODEC), "--data", str(photos)]
+    assert train_glc.main(["--config", str(tmp_path / "joint.yaml"), *start, *joint]) == 0
+    exported = ["glc", *joint, "--vae", str(set_out / VQ), "-o", str(tmp_path / "out")]
+    monkeypatch.delenv("LIVE_TRAIN", raising=False)
+    assert run(lambda: export.main(exported), "") == 2 and not (tmp_path / "out").exists()
+    assert export.main([*exported, "--data", str(photos)]) == 0
+    before, after = load_file(set_out / VQ), load_file(tmp_path / "out" / VQ)
+    moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved == {"encoder", "decoder", "latent_mean", "latent_std"} and before.keys() == after.keys()
+    monkeypatch.setenv("LIVE_CHECKPOINTS", str(tmp_path / "out"))
+    assert live.decompress(live.compress(photo(70, 50), 0.5, codec="glc")).size == (70, 50)
+    with pytest.raises(ConfigError, match="encoder: it moves only with"):
+        config = parse(GlcTrainConfig, load_yaml(configs / "glc_stage3.yaml"))
+        GlcStage(replace(config, encoder=True), photos, VqAutoencoder(set_out / VQ, "vq"), set_out / CODEC)
+
+
 def test_stage_three_goes_on_with_the_predictor_of_stage_two(trained, photos, configs):
     config = parse(GlcTrainConfig, load_yaml(configs / "glc_stage3.yaml"))
     aids, init = trained / "runs" / "stage2", trained / "stage2" / CODEC

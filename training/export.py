@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from live.artefact import read_artefact, write_artefact
 from live.checkpoints import export_codec, load_codec
@@ -39,6 +39,8 @@ from .train_video import untrained_codec
 VQ_NAME, VQ_FILE, GLC_FILE = "glc-compact", "glc_compact_vq.safetensors", "glc_compact.safetensors"
 KINDS, VQ = {"codec": "trained_at", "glc": "code", "video": "images", "autoencoder": "rate"}, "vq"
 """What can be exported, and the setting by which the configuration of each is known; the one that has none of these."""
+STATISTICS = ("latent_mean", "latent_std")
+NEEDS_PHOTOS = "give the folder of photos with --data or LIVE_TRAIN"
 Run = tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]
 """A run's averaged weights, its configuration and what its card says."""
 
@@ -58,16 +60,12 @@ def load_run(folder: Path, kind: str) -> Run:
     return state["ema"], state["config"], about | ({"data": data} if data else {})
 
 
-@torch.no_grad()
 def _export_net(folder: Path, output: Path, data: str, kind: type[ExportedAutoencoder], named: dict[str, str]) -> Run:
     """Write the ``net`` of a run as an autoencoder, with the statistics of its latents on the held-out photos."""
     state, config, about = load_run(folder, VQ if kind is VqAutoencoder else "autoencoder")
     net = kind.network(parse(kind.sizes, config["model"]))
     weights = {k.removeprefix("net."): v.half() for k, v in state.items() if k.startswith("net.")}
-    net.load_state_dict({k: v.float() for k, v in weights.items()})
-    held_out = Photos([f for f in picture_files(data) if is_validation(f)], 256).middle(256)
-    latents = torch.cat([net.encoder(pictures * 2 - 1) for pictures in held_out.split(8)])
-    weights["latent_mean"], weights["latent_std"] = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    weights |= _statistics(net, weights, data)
     card = {"config": about.pop("training"), "data": f"{len(picture_files(data))} photos, 4 % held out"} | about
     identity = identity_of(weights, kind.convention)
     full = {"kind": "autoencoder", "model": config["model"], "identity": identity, **named, **card}
@@ -75,13 +73,25 @@ def _export_net(folder: Path, output: Path, data: str, kind: type[ExportedAutoen
     return state, config, card
 
 
+@torch.no_grad()
+def _statistics(net: nn.Module, weights: dict[str, Tensor], data: str) -> dict[str, Tensor]:
+    """Mean and deviation of every channel of the latents that these weights make of the held-out photos."""
+    net.load_state_dict({k: v.float() for k, v in weights.items()})
+    held_out = Photos([f for f in picture_files(data) if is_validation(f)], 256).middle(256)
+    latents = torch.cat([net.encoder(pictures * 2 - 1) for pictures in held_out.split(8)])
+    return dict(zip(STATISTICS, (latents.mean((0, 2, 3)), latents.std((0, 2, 3))), strict=True))
+
+
 def export_vq(folder: Path, output: Path, data: str) -> None:
     """Write stage I's VQ autoencoder."""
     _export_net(folder, output, data, VqAutoencoder, {"network": "vq"})
 
 
-def export_glc(folder: Path, output: Path, vae: str) -> None:
-    """Write a stage's codec into a folder and the VQ autoencoder beside it, with what stage III has moved of that."""
+def export_glc(folder: Path, output: Path, vae: str, data: str | None) -> None:
+    """Write a stage's codec into a folder and the VQ autoencoder beside it, with what stage III has moved of that.
+
+    data: photos, for the statistics of the latents; needed where the encoder has moved.
+    """
     state, config, about = load_run(folder, "glc")
     tensors, card = read_artefact(vae, "autoencoder")
     if card["identity"] != config["vae"]:
@@ -90,6 +100,11 @@ def export_glc(folder: Path, output: Path, vae: str) -> None:
     if moved:
         tensors |= moved
         card |= {"stage": about}
+    if config.get("encoder"):  # which runs of before it could move do not state
+        if not data:
+            raise InputError(NEEDS_PHOTOS)
+        net = VqAutoencoder.network(parse(VqAutoencoder.sizes, card["model"]))
+        tensors |= _statistics(net, {k: v for k, v in tensors.items() if k not in STATISTICS}, data)
     card["identity"] = identity_of(tensors, VqAutoencoder.convention)
     write_artefact(output / VQ_FILE, tensors, card)
     codec = Glc(parse(GlcConfig, config["model"]))
@@ -153,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     for each in exported:
         each.add_argument("--run", type=Path, required=True)
         each.add_argument("-o", "--output", type=Path, required=True)
-    for each in exported[:2]:
+    for each in (*exported[:2], exported[3]):
         each.add_argument("--data", default=os.environ.get("LIVE_TRAIN"), help="photos, for the latent statistics")
     exported[2].add_argument("--quality", type=int, required=True, help="1..255, the number users choose it by")
     exported[2].add_argument("--vae", default="compact")
@@ -167,13 +182,13 @@ def main(argv: list[str] | None = None) -> int:
             raise InputError("--quality must be 1 to 255")
         export_run(args.run, args.output, args.quality, args.vae)
     elif args.kind == "glc":
-        export_glc(args.run, args.output, args.vae)
+        export_glc(args.run, args.output, args.vae, args.data)
     elif args.kind == "video":
         export_video(args.run, args.output, args.images)
     elif args.data:
         (export_vq if args.kind == "vq" else export_autoencoder)(args.run, args.output, args.data)
     else:
-        raise InputError("give the folder of photos with --data or LIVE_TRAIN")
+        raise InputError(NEEDS_PHOTOS)
     print(f"{args.output}: written")
     return 0
 
