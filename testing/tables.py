@@ -12,7 +12,7 @@ from typing import Any
 from . import exactness, fuzz, glc, lengths, results, sizes
 from .bdrate import matrix, matrix_markdown
 
-COMMANDS = {"fuzz": "fuzz --count 100000", "speed": "speed --threads 2", "sizes_16k": "sizes --sizes 268"}
+COMMANDS = {"fuzz": "fuzz --count 200000", "speed": "speed --threads 2", "sizes_16k": "sizes --sizes 268"}
 """The modules of ``testing`` that make tables, with their arguments, where a table is not a module's of its name alone."""
 ABLATION, WHOLE = "glc_ablation.csv", "glc_stage2"
 """The points of GLC's ablations, and which of its codecs is the one that lacks nothing."""
