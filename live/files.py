@@ -61,12 +61,12 @@ def write_atomic(path: Path, data: bytes, check: Callable[[bytes], None] | None 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file in the folder of ``path``, open and by a path of its own, for the block to write and not to close; then it
-    takes the name ``path``.
+    """A new file in the folder of ``path``, open and by a path of its own, for the block to write and not to close; then
+    it takes the name ``path``.
 
-    The old file stays whole until then, and for good if the block raises; OSError becomes OutputError. A process killed in
-    between leaves nothing where the system knows files without a name (``_nameless``), but for the moment of the rename;
-    elsewhere the temporary file, hidden and named ``.live-...``, which nothing here reads.
+    The old file stays whole until then, and for good if the block raises; OSError becomes OutputError. A process killed
+    in between leaves nothing where the system knows files without a name (``_nameless``), but for the moment of the
+    rename; elsewhere the temporary file, hidden and named ``.live-...``, which nothing here reads.
     """
     temporary = _beside(path)
     try:
@@ -85,8 +85,8 @@ def replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 
 def _nameless(folder: Path) -> BinaryIO | None:
-    """A file in ``folder`` that has no name yet, and is gone when nothing holds it open; None where Linux, its /proc or the
-    file system has no such thing. What else is wrong is said of the named file."""
+    """A file in ``folder`` that has no name yet and is gone when nothing holds it open; None where the system, its /proc
+    or the file system has no such thing. What else is wrong is said of the named file."""
     try:
         os.stat("/proc/self/fd")
         return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666), "w+b")

@@ -1,5 +1,7 @@
-"""What was aimed at, on Kodak and in speed, and where the committed results stand, as the README's tables: what falls short
-is said too."""
+"""What was aimed at, on Kodak and in speed, and where the committed results stand, as the README's tables.
+
+What falls short is said too.
+"""
 
 from __future__ import annotations
 

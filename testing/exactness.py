@@ -3,8 +3,9 @@
 python -m testing.exactness [--data DIR] [--limit N] [--json]
 
 For every embedded quality: the bits that the tables charge when the checkpoint's own networks select rows and means in
-floating point, in sums below 2^53, and in the arithmetic that the checkpoint is decoded with. Of the codecs of clips these
-are the bits of predicted frames, of a short clip for every photo: a window that moves over it. ``glc``: see testing.glc.
+floating point, in sums below 2^53, and in the arithmetic that the checkpoint is decoded with. Of the codecs of clips
+these are the bits of predicted frames, of a short clip for every photo: a window that moves over it. ``glc``: see
+testing.glc.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from .float_twins import FloatHyperprior, FloatTemporal, FloatTwoPass, in_floats
 from .over_photos import answer
 
 FRAMES, STEP = 5, (4, 2)
-"""Frames of a clip, the first of which is an intra frame, and how many pixels to the right and down the window moves a frame."""
+"""Frames of a clip, the first an intra frame, and how many pixels to the right and down the window moves a frame."""
 Networks = Callable[[Any], object]
 
 
 class Kind(NamedTuple):
-    """place: the attribute in which a codec keeps its integer networks; floats and wide: what makes of a codec the same networks
-    in floating point and in sums below 2^53, None where its own are that."""
+    """place: the attribute in which a codec keeps its integer networks; floats and wide: what makes of a codec the same
+    networks in floating point and in sums below 2^53, None where its own are that."""
 
     place: str
     floats: Networks
@@ -54,8 +55,8 @@ KINDS = {
 
 
 def bits_with(codec: Codec, place: str, networks: object, clips: list[list[Tensor]]) -> float:
-    """Bits of all latents (1, c, h, w) when ``networks`` select rows and means in the place of the codec's own twin; of a codec
-    of clips without the first of each clip, the intra frames."""
+    """Bits of all latents (1, c, h, w) when ``networks`` select rows and means in the place of the codec's own twin; of a
+    codec of clips without the first of each clip, the intra frames."""
     own, port = getattr(codec, place), Count()
     vars(codec)[place] = networks
     try:

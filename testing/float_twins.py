@@ -1,7 +1,7 @@
-"""Entropy networks in floating point, as they were trained, in the shape of their integer twins: what these are measured against.
+"""Entropy networks in floating point, as they were trained, in the shape of their integer twins, to measure these against.
 
-Activations go in and out in the twins' units and are not rounded between; means and table rows are rounded as the twins' are,
-and so is the decoded y that the next frame is predicted from.
+Activations go in and out in the twins' units and are not rounded between; means and table rows are rounded as the twins'
+are, and so is the decoded y that the next frame is predicted from.
 """
 
 from __future__ import annotations

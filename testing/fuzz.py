@@ -2,10 +2,10 @@
 
     python -m testing.fuzz --count 200000 --json > results/fuzz.json
 
-Seven layers: the whole file as it was altered (file -> picture), then what lies behind its checksums, which most of the files
-for these layers carry right: the container (bytes -> fields), the coder (stream -> symbols) and the codec (file -> picture,
-everything); of clips the whole file, the container and the codecs. Every trial runs in a process apart, with limits of memory
-and time, and is made from the seed and its number alone. Exit code 1: something failed.
+Seven layers: the whole file as it was altered (file -> picture), then what lies behind its checksums, which most of the
+files for these layers carry right: the container (bytes -> fields), the coder (stream -> symbols) and the codec (file ->
+picture, everything); of clips the whole file, the container and the codecs. Every trial runs in a process apart, with
+limits of memory and time, and is made from the seed and its number alone. Exit code 1: something failed.
 """
 
 from __future__ import annotations

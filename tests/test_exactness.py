@@ -1,4 +1,4 @@
-"""What integers cost is measured against the same networks in floating point: of every codec, and near to them; in batches too."""
+"""What integers cost, against the same networks in floating point, of every codec; exact networks of clips in batches."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def old(tmp_path) -> Path:
 
 @pytest.fixture(params=["", NAMED], ids=["without a name", "named"])
 def way(request, tmp_path, monkeypatch) -> str:
-    """How a file is written before it has its name: what a process runs to do it in the one way or the other; so does this one."""
+    """How a file is written before it has its name: what another process runs for that; this one does it likewise."""
     if request.param:
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)
     elif (file := _nameless(tmp_path)) is None:
