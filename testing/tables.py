@@ -12,8 +12,9 @@ from typing import Any
 from . import aims, exactness, fuzz, glc, lengths, results, sizes
 from .bdrate import matrix, matrix_markdown
 
-COMMANDS = {"fuzz": "fuzz --count 200000", "speed": "speed --threads 2", "sizes_16k": "sizes --sizes 268"}
-"""The modules of ``testing`` that make tables, with their arguments, where a table is not a module's of its name alone."""
+COMMANDS = {"fuzz": "fuzz --count {count}", "speed": "speed --threads 2", "sizes_16k": "sizes --sizes 268"}
+"""The modules of ``testing`` that make tables, with their arguments, where a table is not a module's of its name alone; in
+braces what the table itself says."""
 ABLATION, WHOLE = "glc_ablation.csv", "glc_stage2"
 """The points of GLC's ablations, and which of its codecs is the one that lacks nothing."""
 DISTANCES = "fid.jsonl"
@@ -96,7 +97,8 @@ def texts(folder: Path) -> list[str]:
         if path.is_file():
             facts = json.loads(path.read_text())
             threads = "OMP_NUM_THREADS=1 " if facts.get("threads") == "1" else ""  # text: what the variable held
-            command = f"{threads}python -m testing.{COMMANDS.get(name, name)} --json > results/{name}.json"
+            module = COMMANDS.get(name, name).format_map(facts)
+            command = f"{threads}python -m testing.{module} --json > results/{name}.json"
             parts += [f"{title} (`{command}`):", text(facts)]
     if (folder / ABLATION).is_file():
         parts.append(ablation_text(folder / ABLATION))
