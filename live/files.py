@@ -52,29 +52,46 @@ def write_atomic(path: Path, data: bytes, check: Callable[[bytes], None] | None 
 
     check: is given what was written, read back from disk, before the rename; what it raises leaves the old file.
     """
-    with replacing(path) as (file, temporary):
+    with replacing(path) as (file, place):
         file.write(data)
-        file.close()
+        file.flush()
         if check is not None:
-            check(temporary.read_bytes())
+            check(place.read_bytes())
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file beside ``path``, open and by name, for the block to write; then it takes the name ``path``.
+    """A new file in the folder of ``path``, open and by a path of its own, for the block to write and not to close; then
+    it takes the name ``path``.
 
-    The old file stays whole until then, and for good if the block raises; OSError becomes OutputError.
-    A process killed in between leaves the temporary file, hidden and named ``.live-...``, which nothing here reads.
+    The old file stays whole until then, and for good if the block raises; OSError becomes OutputError. A process killed
+    in between leaves nothing where the system knows files without a name (``_nameless``), but for the moment of the
+    rename; elsewhere the temporary file, hidden and named ``.live-...``, which nothing here reads.
     """
     temporary = _beside(path)
     try:
-        with open(temporary, "x+b") as file:
-            yield file, temporary
+        with _nameless(path.parent) or open(temporary, "x+b") as file:
+            named = isinstance(file.name, str)
+            place = temporary if named else Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+            yield file, place
+            file.flush()
+            if not named:  # a link to what the place links to: without a folder Python makes one to the place itself
+                os.link(place, temporary, src_dir_fd=file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason(error)}") from None
     finally:  # after the rename there is none; after an error or Ctrl-C it would be debris
         temporary.unlink(missing_ok=True)
+
+
+def _nameless(folder: Path) -> BinaryIO | None:
+    """A file in ``folder`` that has no name yet and is gone when nothing holds it open; None where the system, its /proc
+    or the file system has no such thing. What else is wrong is said of the named file."""
+    try:
+        os.stat("/proc/self/fd")
+        return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666), "w+b")
+    except (AttributeError, OSError):
+        return None
 
 
 @contextmanager

@@ -1,9 +1,13 @@
-"""What was aimed at on Kodak, and where the committed results stand, as the README's table: what falls short is said too."""
+"""What was aimed at, on Kodak and in speed, and where the committed results stand, as the README's tables.
+
+What falls short is said too.
+"""
 
 from __future__ import annotations
 
 import operator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +33,8 @@ OVER_ANCHORS = (
     ("glc_ablation.csv", "glc_stage2", "dists", "original", "glc_factorised", -5.0),
 )
 """Results, tested codec, metric, reference, anchor, and the BD-rate that it should be at most, in percent."""
+FASTER_THAN_VVC = 5.0
+"""How many times as long as ours VVenC's preset medium should take to encode, at least."""
 SHARE_OF_VVC, BETTER_AT = 0.5, 0.05
 """GLC's bytes over VVC's at equal DISTS, at most; and the bpp at which GLC should be better than LIVE+."""
 
@@ -39,9 +45,47 @@ def table(means: pd.DataFrame, folder: Path) -> str:
     rows = [_at_a_rate(curves[codec], codec, metric, bpp, aim) for codec, metric, bpp, aim in AT_A_RATE]
     rows += [_over_anchor(folder, *facts) for facts in OVER_ANCHORS if (folder / facts[0]).is_file()]
     rows += [_bytes_of_vvc(curves["glc"], curves["vvc"]), _better(curves["glc"], curves["live_plus"])]
-    lines = ["| on Kodak | aim | measured | reached |", "|---|---:|---:|---|"]
-    lines += [f"| {what} | {aim} | {measured} | {reached} |" for what, aim, measured, reached in rows]
-    return "\n".join(lines)
+    return _markdown("on Kodak", rows)
+
+
+def speed_table(facts: dict[str, Any]) -> str:
+    """Aim by aim as Markdown, of what was measured. facts: ``testing.speed``'s."""
+    there, back, stage = facts["encoding_ms"], facts["decoding_ms"], "entropy_coding_and_container"
+    latents = there["latents_to_file"], back["file_to_latents"]
+    floats = [facts["compressai_float_ms"]["our networks"][way] for way in ("latents_to_file", "file_to_latents")]
+    rows = [
+        _within("entropy coding and container, each way", 25, there[stage], back[stage]),
+        _within("latents to file, and back", 60, *latents),
+        (
+            "the same, against CompressAI's path in floats",
+            f"≤ {floats[0]:.0f} and {floats[1]:.0f} ms",
+            f"{latents[0]:.0f} and {latents[1]:.0f} ms",
+            _word(latents[0] <= floats[0] and latents[1] <= floats[1]),
+        ),
+        _within("photo to file", 400, there["photo_to_file"]),
+        _within("file to photo", 500, back["file_to_photo"]),
+        _within("`live info`", 500, facts["start_up_ms"]["live info"]),
+    ]
+    if "vvc_medium" in facts["peers_ms"]:
+        times = facts["peers_ms"]["vvc_medium"]["photo_to_file"] / there["photo_to_file"]
+        what, aim = "VVenC medium's encoding over photo to file", f"≥ {FASTER_THAN_VVC:g} times"
+        rows.append((what, aim, f"{times:.1f} times", _word(times >= FASTER_THAN_VVC)))
+    return _markdown("speed", rows)
+
+
+def _within(what: str, most: int, *measured: float) -> tuple[str, ...]:
+    """All in milliseconds."""
+    return (
+        what,
+        f"≤ {most} ms",
+        " and ".join(f"{value:.0f}" for value in measured) + " ms",
+        _word(max(measured) <= most),
+    )
+
+
+def _markdown(title: str, rows: list[tuple[str, ...]]) -> str:
+    lines = [f"| {title} | aim | measured | reached |", "|---|---:|---:|---|"]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 
 
 def _at_a_rate(curve: pd.DataFrame, codec: str, metric: str, bpp: float, aim: float) -> tuple[str, ...]:

@@ -195,15 +195,18 @@ class JpegXl(Anchor):
         return _opened(_pipe("libjxl", data, "-f", "jpegxl_pipe", "-i", "pipe:0", *_PPM_OUT))
 
 
+@dataclass(frozen=True)
 class Vvc(Anchor):
-    """One VVC intra frame (VVenC, preset fast, perceptual QP adaptation off) by ffmpeg. The setting is the QP.
+    """One VVC intra frame (VVenC at a preset, perceptual QP adaptation off) by ffmpeg. The setting is the QP.
 
     RGB is converted to BT.709, limited range, 10 bit, 4:2:0 with rounding and Lanczos chroma filters (49.5 dB on
     kodim01 before any coding; 138 dB at 4:4:4, so the chroma format is the whole loss). The file is one byte, the
     padding in columns (high four bits) and rows (low four bits), and the raw Annex B bitstream.
     """
 
-    name, label, suffix = "vvc", "VVC (VVenC, fast) 4:2:0 10-bit", ".vvc"
+    name: str
+    preset: str
+    suffix = ".vvc"
     settings = (52, 46, 40, 34, 28)
     container = 1
     runs_programs = True
@@ -213,10 +216,14 @@ class Vvc(Anchor):
         "zscale=matrixin=709:rangein=limited:matrix=gbr:range=full:dither=none:filter=lanczos,format=gbrp,format=rgb24"
     )
 
+    @property
+    def label(self) -> str:
+        return f"VVC (VVenC, {self.preset}) 4:2:0 10-bit"
+
     def encode(self, image: Image.Image, quality: int) -> bytes:
         right, bottom = (max(size + size % 2, self.smallest) - size for size in image.size)
         padded = _replicated(image, right, bottom)
-        codec = ("-c:v", "libvvenc", "-preset", "fast", "-qp", str(quality), "-qpa", "0", "-threads", "1")
+        codec = ("-c:v", "libvvenc", "-preset", self.preset, "-qp", str(quality), "-qpa", "0", "-threads", "1")
         intra = ("-vvenc-params", "gopsize=1:intraperiod=1", "-f", "vvc")
         stream = _pipe("libvvenc", _saved(padded, "PPM"), *_PPM_IN, "-vf", self._to_yuv, *codec, *intra)
         return bytes([right << 4 | bottom]) + stream
@@ -242,7 +249,7 @@ ANCHORS: dict[str, Anchor] = {
     anchor.name: anchor
     for anchor in (
         Jpeg("jpeg", "4:2:0"), Jpeg("jpeg444", "4:4:4"), WebP(), Heif(),
-        Avif("avif", "4:4:4"), Avif("avif420", "4:2:0"), JpegXl(), Vvc(), Vtm(),
+        Avif("avif", "4:4:4"), Avif("avif420", "4:2:0"), JpegXl(), Vvc("vvc", "fast"), Vtm(),
     )
 }  # fmt: skip
 """Every peer by name."""

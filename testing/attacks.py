@@ -156,6 +156,14 @@ class Codec(Attack):
         return OTHER_FILE if data in self.files.values() else SILENT
 
 
+class File(Codec):
+    """A whole file, altered and left so, by the library's front door: nothing but the same picture or latents may come."""
+
+    def attempt(self) -> str:
+        name = self.random.choice(list(self.files))
+        return SAME if decoded(mutate(self.files[name], self.random)) == self.decoded[name] else SILENT
+
+
 def use_golden_models() -> None:
     os.environ["LIVE_CHECKPOINTS"] = str(GOLDEN)
 

@@ -104,6 +104,14 @@ class ClipCodecs(Attack):
         return SAME if pictures == whole else SALVAGED
 
 
+class ClipFile(ClipCodecs):
+    """A whole file, altered and left so, by the library's front door: nothing but the same pictures may come."""
+
+    def attempt(self) -> str:
+        name = self.random.choice(list(self.files))
+        return SAME if pictures_of(mutate(self.files[name], self.random)) == self.decoded[name] else SILENT
+
+
 def pictures_of(data: bytes, salvage: bool = False) -> list[bytes]:
     """What a clip decodes to, its size included, as comparable bytes."""
     import live

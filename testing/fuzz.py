@@ -1,11 +1,11 @@
 """``python -m testing.fuzz``: damaged and hostile files by the ten thousand, and what became of each.
 
-    python -m testing.fuzz --count 100000 --json > results/fuzz.json
+    python -m testing.fuzz --count 200000 --json > results/fuzz.json
 
-Five layers: the container (bytes -> fields), the coder (stream -> symbols) and the codec (file -> picture, everything); of
-clips the container and the codecs. Half of the altered files carry right checksums, so that what lies behind them is
-reached. Every trial runs in a process apart, with limits of memory and time, and is made from the seed and its number
-alone. Exit code 1: something failed.
+Seven layers: the whole file as it was altered (file -> picture), then what lies behind its checksums, which most of the
+files for these layers carry right: the container (bytes -> fields), the coder (stream -> symbols) and the codec (file ->
+picture, everything); of clips the whole file, the container and the codecs. Every trial runs in a process apart, with
+limits of memory and time, and is made from the seed and its number alone. Exit code 1: something failed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from tqdm import tqdm
 
 from live.command import Parser, run
 
-from .attacks import SILENT, Attack, Codec, Coder, Container
-from .clip_attacks import ClipCodecs, ClipContainer
+from .attacks import SILENT, Attack, Codec, Coder, Container, File
+from .clip_attacks import ClipCodecs, ClipContainer, ClipFile
 from .isolated import CRASH, HANG, NO_MEMORY, Isolated
 
 LAYERS: dict[str, tuple[type[Attack], float]] = {
-    "container": (Container, 0.35),
-    "coder": (Coder, 0.25),
-    "codec": (Codec, 0.3),
-    "clips: container": (ClipContainer, 0.05),
-    "clips: codec": (ClipCodecs, 0.05),
+    "file": (File, 0.475),
+    "container": (Container, 0.175),
+    "coder": (Coder, 0.125),
+    "codec": (Codec, 0.15),
+    "clips: file": (ClipFile, 0.025),
+    "clips: container": (ClipContainer, 0.025),
+    "clips: codec": (ClipCodecs, 0.025),
 }
 """What is attacked, how, and its share of all files."""
 SECONDS, MEMORY = 60.0, 2 << 30

@@ -10,11 +10,9 @@ the same networks in floating point.
 from __future__ import annotations
 
 import math
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,11 +24,9 @@ from live.command import run
 from live.errors import InputError
 from live.media import read_picture
 from live.pictures import encode_picture
-from live.priors.exact import UNIT, to_fixed
-from live.priors.fourpart import LEAST_STEP, PASSES, FourPart
-from live.priors.hyper import MEAN_PRECISION, SCALE_LEVELS
 from live.priors.tables import Tables
 
+from .float_twins import FloatFourPart
 from .ours import HEADER_BYTES
 from .over_photos import answer
 
@@ -51,30 +47,6 @@ class CountParts(Count):
         return coded
 
 
-class FloatFourPart:
-    """The networks as they were trained, in the shape of ``ExactFourPart``; means and rows are rounded alike."""
-
-    def __init__(self, model: FourPart):
-        self.model = model
-
-    def first(self, z: Tensor) -> Tensor:
-        assert self.model.categorical is not None
-        common = self.model.fusion(self.model.h_s(self.model.categorical.entries(z[:, 0])))
-        steps, rest = common[:, : self.model.channels], common[:, self.model.channels :]
-        steps = to_fixed(steps.clamp(min=LEAST_STEP)).int()
-        return torch.cat([steps, _rounded(rest), to_fixed(self.model.reduction(common)).int()], 1)
-
-    def later(self, number: int, seen: Tensor) -> Tensor:
-        u_hat, reduced = seen.float().chunk(2, 1)
-        known = torch.cat([u_hat / MEAN_PRECISION, reduced / UNIT], 1)
-        return _rounded(self.model.spatial(self.model.adaptors[number](known)))
-
-
-def _rounded(raw: Tensor) -> Tensor:
-    means, indices = raw.chunk(2, 1)
-    return torch.round(torch.cat([means * MEAN_PRECISION, indices.clamp(0, SCALE_LEVELS - 1)], 1)).int()
-
-
 def measure(files: list[Path]) -> list[dict[str, float]]:
     """One row an anchor, over all pictures."""
     codec = load_codec(by_quality(None, Glc.name).path)
@@ -90,8 +62,7 @@ def measure(files: list[Path]) -> list[dict[str, float]]:
 def _row(codec: Glc, quality: int, latents: list[Tensor], pixels: int) -> dict[str, float]:
     at, port = codec.at(quality), CountParts(codec.tables)
     floats, float_port = codec.at(quality), CountParts(codec.tables)
-    twin = FloatFourPart(codec.prior)
-    floats._exact = twin.first, [partial(twin.later, number) for number in range(PASSES - 1)]
+    floats._exact = FloatFourPart(codec.prior).passes
     for each in latents:
         at.encode(port, each)
         floats.encode(float_port, each)

@@ -41,11 +41,11 @@ from live.media import read_picture, to_tensor
 from live.pictures import decode_picture, encode_picture
 from live.priors.hyper import half, put_half, scales_of
 
-from .anchors import ANCHORS
+from .anchors import ANCHORS, Vvc
 from .quickstart import photos
 
 SIZE = (768, 512)
-PEERS = ("heif", "avif", "vvc")
+PEERS = (ANCHORS["heif"], ANCHORS["avif"], ANCHORS["vvc"], Vvc("vvc_medium", "medium"))
 FOLDER = 8
 """Pictures in the folder job."""
 Timings = dict[str, float]
@@ -193,15 +193,14 @@ def compressai(clock: Clock, latents: Tensor, codec: LivePlus) -> dict[str, Timi
 def peers(clock: Clock, image: Image.Image, size: int) -> dict[str, Timings]:
     """Whole encoding and decoding of every peer that is installed, at the setting nearest to ``size`` bytes."""
     rows: dict[str, Timings] = {}
-    for name in PEERS:
-        anchor = ANCHORS[name]
+    for anchor in PEERS:
         try:
             files = {setting: anchor.encode(image, setting) for setting in anchor.settings}
         except ModelError as error:
-            print(f"live: {name} left out: {error}", file=sys.stderr)
+            print(f"live: {anchor.name} left out: {error}", file=sys.stderr)
             continue
         setting = min(files, key=lambda each: abs(len(files[each]) - size))
-        rows[name] = {
+        rows[anchor.name] = {
             "setting": setting,
             "bytes": len(files[setting]),
             "photo_to_file": clock(lambda a=anchor, s=setting: a.encode(image, s)),

@@ -9,16 +9,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import clip_speed, exactness, fuzz, glc, lengths, results, sizes
+from . import aims, clip_speed, exactness, fuzz, glc, lengths, results, sizes
 from .bdrate import matrix, matrix_markdown
 
 COMMANDS = {
-    "fuzz": "fuzz --count 100000",
+    "fuzz": "fuzz --count {count}",
     "speed": "speed --threads 2",
     "clip_speed": "clip_speed --clip bikes.mp4 --threads 2",
     "sizes_16k": "sizes --sizes 268",
 }
-"""The modules of ``testing`` that make tables, with their arguments, where a table is not a module's of its name alone."""
+"""The modules of ``testing`` that make tables, with their arguments, where a table is not a module's of its name alone; in
+braces what the table itself says."""
 ABLATION, WHOLE = "glc_ablation.csv", "glc_stage2"
 """The points of GLC's ablations, and which of its codecs is the one that lacks nothing."""
 DISTANCES = "fid.jsonl"
@@ -26,7 +27,7 @@ STAGES = ("autoencoder", "transforms_and_entropy_networks", "entropy_coding_and_
 
 
 def speed_text(facts: dict[str, Any]) -> str:
-    """``testing.speed``'s stages, whole paths and peers in milliseconds."""
+    """``testing.speed``'s stages, whole paths and peers in milliseconds, and the aims."""
     ours, theirs = (facts["encoding_ms"], facts["decoding_ms"]), facts["compressai_float_ms"]
     rows = [(name.replace("_", " "), ours[0][name], ours[1][name]) for name in STAGES]
     rows.append(("latents and file", ours[0]["latents_to_file"], ours[1]["file_to_latents"]))
@@ -40,15 +41,16 @@ def speed_text(facts: dict[str, Any]) -> str:
     for name, peer in facts["peers_ms"].items():
         there = peer.get("photo_to_file", peer.get("photo_to_latents"))
         back = peer.get("file_to_photo", peer.get("latents_to_photo"))
-        rows.append((name, there, back))
+        rows.append((name.replace("_", " "), there, back))
     lines = [f"| {facts['photo']}, {facts['threads']} threads | to the file (ms) | back (ms) |", "|---|---:|---:|"]
     lines += [f"| {name} | {there:.0f} | {back:.0f} |" for name, there, back in rows]
     starts = ", ".join(f"`{name}` {value:.0f} ms" for name, value in facts["start_up_ms"].items())
     folder = facts["pictures_per_second"]
-    return "\n".join(lines) + (
-        f"\n\nWhole processes: {starts}. Compressing a folder: {folder['as a folder']:.2f} pictures a second, "
-        f"{folder['one by one']:.2f} one by one."
+    processes = (
+        f"Whole processes: {starts}. Compressing a folder: {folder['as a folder']:.2f} pictures a second, "
+        f"{folder['one by one']:.2f} one by one. What was aimed at:"
     )
+    return "\n\n".join(("\n".join(lines), processes, aims.speed_table(facts)))
 
 
 def ablation_text(path: Path) -> str:
@@ -79,7 +81,12 @@ def texts(folder: Path) -> list[str]:
     """Paragraphs and tables of what there is in ``folder``."""
     parts: list[str] = []
     for name, title, text in (
-        ("exactness", "What integers cost in bits over the Kodak photos", lambda facts: exactness.table(facts["rows"])),
+        (
+            "exactness",
+            "What integers cost in bits over the Kodak photos; of codecs of clips in the predicted frames of a window that moves "
+            "over each; of `glc` in the table after it",
+            lambda facts: exactness.table(facts["rows"]),
+        ),
         ("glc", "What the parts of GLC's files cost over the Kodak photos", lambda facts: glc.table(facts["rows"])),
         ("fuzz", "Damaged and hostile files, by layer, and what became of them", fuzz.text),
         ("sizes", "Size, time and memory, as whole processes", lambda facts: sizes.table(facts["rows"])),
@@ -96,7 +103,8 @@ def texts(folder: Path) -> list[str]:
         if path.is_file():
             facts = json.loads(path.read_text())
             threads = "OMP_NUM_THREADS=1 " if facts.get("threads") == "1" else ""  # text: what the variable held
-            command = f"{threads}python -m testing.{COMMANDS.get(name, name)} --json > results/{name}.json"
+            module = COMMANDS.get(name, name).format_map(facts)
+            command = f"{threads}python -m testing.{module} --json > results/{name}.json"
             parts += [f"{title} (`{command}`):", text(facts)]
     if (folder / ABLATION).is_file():
         parts.append(ablation_text(folder / ABLATION))

@@ -31,10 +31,10 @@ from live.codecs.video.glc_video import adaptor_of, level_of
 from live.coder import Count, Read, Write
 from live.errors import ConfigError, DamagedFile, DecodeMismatch, InputError, ModelError
 from live.priors.exact import LIMIT, UNIT, to_fixed
-from live.priors.fourpart import LEAST_STEP
 from live.priors.hyper import MEAN_PRECISION, anchor_mask
 from live.priors.twopass import ExactTwoPass
 from live.video.container import ClipReader
+from testing.float_twins import FloatTwoPass
 
 COUNT = 26_279_424
 """Parameters of predicted frames at the published sizes."""
@@ -166,27 +166,21 @@ def test_symbols_by_tiles_are_the_same_symbols(codec, size, monkeypatch):
 
 @torch.no_grad()
 def test_integers_stay_near_the_float_network(codec):
-    model, exact, random = codec.prior, ExactTwoPass(codec.prior), torch.Generator().manual_seed(1)
+    exact, floats, random = ExactTwoPass(codec.prior), FloatTwoPass(codec.prior), torch.Generator().manual_seed(1)
 
-    def near(fixed: torch.Tensor, expected: torch.Tensor) -> None:
-        assert (fixed / UNIT - expected).abs().max() < 0.03 and expected.std() > 0.01
+    def near(fixed: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+        assert (fixed - expected).abs().max() < 0.03 * UNIT and expected.std() > 0.01 * UNIT
+        return fixed
 
-    before, numbers = 3 * torch.randn(1, 8, 12, 8, generator=random), torch.tensor([0, 5, 15])
+    before, numbers = to_fixed(3 * torch.randn(1, 8, 12, 8, generator=random)), torch.tensor([0, 5, 15])
     for adaptor in range(4):
-        base, features = model.context(before, adaptor)
-        near(exact.temporal(to_fixed(before), adaptor), torch.cat([base, features], 1))
-    entries = model.tokens.quantiser.entries(numbers[None, :, None])
-    spread = model.tokens.spread(model.tokens.spreading(features), entries)
-    near(exact.spread(numbers, to_fixed(features)), spread)
-    seen = torch.cat([spread, features], 1)
-    fused, first = model.fusion(seen), exact.first(to_fixed(seen))
-    head, reduced = model.head(fused), model.reduction(fused)
-    near(first, torch.cat([head[:, :8].clamp(min=LEAST_STEP), head[:, 8:], reduced], 1))
+        base, features = near(exact.temporal(before, adaptor), floats.temporal[adaptor](before)).chunk(2, 1)
+    seen = torch.cat([near(exact.spread(numbers, features), floats.spread(numbers, features)), features], 1)
+    steps, _, _, reduced = near(exact.first(seen), floats.first(seen)).chunk(4, 1)
     u_hat = torch.randint(-200, 200, (1, 8, 12, 8), generator=random) * anchor_mask(12, 8)
-    more = model.second(torch.cat([u_hat / MEAN_PRECISION, reduced], 1))
-    near(exact.later(torch.cat([u_hat.double(), first[:, 24:]], 1)), more)
-    steps = first[:, :8]
-    near(exact.decoded(u_hat.double(), steps, to_fixed(base)), u_hat / MEAN_PRECISION * steps / UNIT + base)
+    anchors = torch.cat([u_hat.double(), reduced], 1)
+    near(exact.later(anchors), floats.later(anchors))
+    near(exact.decoded(u_hat.double(), steps, base), u_hat / MEAN_PRECISION * steps + base)
 
 
 def test_a_frame_decodes_to_what_training_expects(codec):

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -268,7 +269,27 @@ def test_the_fuzzer_counts_every_file(capsys):
     table = json.loads(capsys.readouterr().out)
     assert table["count"] == 60 and not table["failures"]
     assert sum(sum(layer["outcomes"].values()) for layer in table["layers"].values()) == 60
-    assert "| crash | 0 | 0 | 0 | 0 | 0 |" in fuzz.text(table)
+    assert set(table["layers"]) == set(fuzz.LAYERS) and "| crash |" + " 0 |" * len(fuzz.LAYERS) in fuzz.text(table)
+
+
+def file_attack() -> attacks.File:
+    attack = attacks.File(3)
+    attack.prepare()
+    return attack
+
+
+def test_whole_files_altered_and_left_so():
+    outcomes = Counter(map(file_attack(), range(600)))
+    assert {"DamagedFile", "NotLiveFile", attacks.SAME} <= set(outcomes)
+    assert not set(outcomes) & set(fuzz.FAILURES)
+
+
+def test_a_decoder_that_checks_no_checksum_is_found(monkeypatch):
+    attack = file_attack()
+    monkeypatch.setattr("live.api.check_decoded", lambda *_: None)
+    for module in ("live.api", "testing.attacks"):
+        monkeypatch.setattr(f"{module}.unpack", lambda data, *limit: unpack(rechecked(data.ljust(4)), *limit))
+    assert attacks.SILENT in map(attack, range(100))
 
 
 @pytest.mark.skipif(

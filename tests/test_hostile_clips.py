@@ -18,7 +18,7 @@ from live.video import api as clips
 from live.video.container import ClipReader
 from testing import fuzz
 from testing.attacks import OTHER_FILE, SAME, SILENT
-from testing.clip_attacks import SALVAGED, ClipCodecs, ClipContainer, symbols_of_clip
+from testing.clip_attacks import SALVAGED, ClipCodecs, ClipContainer, ClipFile, symbols_of_clip
 from testing.clip_mutations import opened, resealed, written
 
 CLIPS = sorted((GOLDEN / "clips").glob("*.live"))
@@ -77,6 +77,13 @@ def test_codecs_of_clips(attack):
 def test_a_decoder_that_checks_no_symbols_is_found(attack, monkeypatch):
     monkeypatch.setattr(clips, "check_decoded", lambda *_: None)
     assert SILENT in {attack(number) for number in range(40)}
+
+
+def test_whole_clips_altered_and_left_so():
+    attack = ClipFile(3)
+    attack.prepare()
+    outcomes = Counter(attack(number) for number in range(60))
+    assert "DamagedFile" in outcomes and not set(outcomes) & set(fuzz.FAILURES)
 
 
 @pytest.mark.parametrize(("kind", "name"), [(GlcVideo, "glc_video"), (LiveVideo, "live_video")])

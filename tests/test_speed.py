@@ -15,7 +15,9 @@ from conftest import photo
 from live import api
 from live.errors import InputError
 from live.parallel import ahead, side_by_side
-from testing import exactness, speed
+from testing import aims, speed
+from testing.anchors import ANCHORS
+from testing.tables import speed_text
 
 pytestmark = pytest.mark.usefixtures("small_live")
 
@@ -28,7 +30,7 @@ def test_nothing_is_measured_with_nothing(arguments):
 
 def test_table_of_speeds(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(speed, "SIZE", (96, 64))
-    monkeypatch.setattr(speed, "PEERS", ("heif",))
+    monkeypatch.setattr(speed, "PEERS", (ANCHORS["heif"],))
     monkeypatch.setattr(speed, "FOLDER", 2)
     photo(120, 80).save(tmp_path / "photo.png")
     before = torch.get_num_threads()
@@ -45,6 +47,21 @@ def test_table_of_speeds(tmp_path, monkeypatch, capsys):
     assert set(facts["compressai_float_ms"]) == {"our networks", "ScaleHyperprior as published"}
     assert facts["peers_ms"]["heif"]["bytes"] > 0
     assert all(rate > 0 for rate in facts["pictures_per_second"].values())
+    assert "| heif |" in (text := speed_text(facts)) and aims.speed_table(facts) in text
+
+
+def test_aims_of_speed():
+    facts = {
+        "encoding_ms": {"entropy_coding_and_container": 14, "latents_to_file": 61, "photo_to_file": 300},
+        "decoding_ms": {"entropy_coding_and_container": 26, "file_to_latents": 55, "file_to_photo": 500},
+        "compressai_float_ms": {"our networks": {"latents_to_file": 80, "file_to_latents": 54}},
+        "peers_ms": {},
+        "start_up_ms": {"live info": 501},
+    }
+    words = [line.split(" | ")[-1] for line in aims.speed_table(facts).splitlines()[2:]]
+    assert words == ["no |", "no |", "no |", "yes |", "yes |", "no |"]
+    facts["peers_ms"]["vvc_medium"] = {"photo_to_file": 1500}
+    assert aims.speed_table(facts).splitlines()[-1].endswith("| ≥ 5 times | 5.0 times | yes |")
 
 
 def speed_photo(folder):
@@ -60,17 +77,6 @@ def test_float_path_decodes_what_it_wrote():
     path, latents = speed.FloatPath(codec), torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(1))
     decoded = path.decompress(path.compress(latents), latents.shape[2:])
     assert (decoded - latents).abs().mean() < 0.2
-
-
-def test_cost_of_integers(tmp_path, capsys):
-    photo(160, 128).save(tmp_path / "photo.png")
-    assert exactness.main(["--data", str(tmp_path), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)["rows"]
-    assert [row["quality"] for row in rows] == [1, 2] and {row["arithmetic"] for row in rows} == {"int24"}
-    assert all(row["float_bits"] > 100 for row in rows)
-    assert all(abs(row[f"{name}_percent"]) < 0.5 for row in rows for name in ("own", "float64"))
-    assert exactness.main(["--data", str(tmp_path)]) == 0
-    assert "int24" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["compress", "--help"], ["info", "FILE"]])

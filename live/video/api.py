@@ -82,12 +82,12 @@ def compress_clip(
     chosen = _codec(quality, checkpoint, codec or (clip_codec_name() if checkpoint is None else None))
     coder, autoencoder = with_intra_period(clip_codec(chosen), intra_period), _autoencoder(chosen, vae)
     clip = open_source(source, fps, alpha, max_pixels)
-    with replacing(output) as (file, temporary):
+    with replacing(output) as (file, place):
         count = encode_clip(clip, chosen, coder, autoencoder, file, scene_cuts, progress)
-        file.close()
+        file.flush()
         if verify:
-            _verify(temporary, checkpoint, vae, max_pixels)
-        size = temporary.stat().st_size
+            _verify(place, checkpoint, vae, max_pixels)
+        size = place.stat().st_size
     shape = clip.properties
     return ClipSummary(count, shape.width, shape.height, shape.rate, size, notes=tuple(clip.notes))
 
