@@ -17,11 +17,16 @@ class Sum(nn.Module):
         return x + y
 
 
+LARGEST_PRODUCT = 1024.0
+"""As in the integer twins (``priors.exact``). Features are of tens; products of products can run away on what is unlike all that
+was trained on."""
+
+
 class Product(nn.Module):
-    """x * y, as a layer."""
+    """x * y, at most ``LARGEST_PRODUCT`` in size, as a layer."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return x * y
+        return (x * y).clamp(-LARGEST_PRODUCT, LARGEST_PRODUCT)
 
 
 class Spread(nn.Module):
