@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .api import autoencode, compress, compress_latents, decompress, decompress_latents, estimate_bits
     from .checkpoints import qualities
     from .video.api import clip_frames, compress_clip, decompress_clip
+    from .video.latents import compress_clip_latents, decompress_clip_latents
 
 # CompressAI imports a package that calls this at import: two lines on stderr that a user can do nothing about.
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
@@ -25,15 +26,18 @@ warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", ca
 __version__ = "0.1.0"
 _API = ("autoencode", "compress", "compress_latents", "decompress", "decompress_latents", "estimate_bits")
 _CLIPS = ("clip_frames", "compress_clip", "decompress_clip")
+_CLIP_LATENTS = ("compress_clip_latents", "decompress_clip_latents")
 __all__ = [
     "LiveError",
     "autoencode",
     "clip_frames",
     "compress",
     "compress_clip",
+    "compress_clip_latents",
     "compress_latents",
     "decompress",
     "decompress_clip",
+    "decompress_clip_latents",
     "decompress_latents",
     "estimate_bits",
     "qualities",
@@ -53,6 +57,10 @@ def __getattr__(name: str) -> Any:
         from .video import api as clips
 
         return getattr(clips, name)
+    if name in _CLIP_LATENTS:
+        from .video import latents
+
+        return getattr(latents, name)
     if name == "qualities":
         from .checkpoints import qualities
 

@@ -27,18 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     dial.add_argument("--target-bpp", type=float, metavar="R", help="the highest quality of at most R bits a pixel")
     compress.add_argument("--alpha", metavar="COLOUR", help="flatten transparency over this colour (white, #rrggbb)")
     _limit(compress)
-    compress.add_argument("--fps", metavar="R", help="make a folder's pictures one clip, R (25, 30000/1001) a second")
-    compress.add_argument(
-        "--intra-period",
-        type=int,
-        metavar="N",
-        help="at least every N-th frame of a clip stands alone, where others are predicted; default: 96",
-    )
-    compress.add_argument(
-        "--no-scene-cuts",
-        action="store_true",
-        help="of a clip, predict a frame also where an intra frame would take fewer bytes",
-    )
+    _clip_choice(compress)
     compress.set_defaults(run=_compress)
 
     decompress = verbs.add_parser("decompress", help=".live -> picture (or clip, or latents, if it holds such)")
@@ -53,9 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     clip = decompress.add_argument_group("clips")
     clip.add_argument("--lossless", action="store_true", help="keep every bit of what is decoded in the mp4 or y4m")
     clip.add_argument("--salvage", action="store_true", help="of a damaged clip what can be decoded; exit code 1")
-    clip.add_argument(
-        "--max-frames", type=int, default=MAX_FRAMES, metavar="N", help="refuse longer clips (%(default)s)"
-    )
+    _frames_limit(clip)
     decompress.set_defaults(run=_decompress)
 
     info = verbs.add_parser("info", help="what a .live file holds, without decoding it")
@@ -70,16 +57,20 @@ def build_parser() -> argparse.ArgumentParser:
     latents = verbs.add_parser("latents", help="latents <-> .live, without touching pixels")
     actions = latents.add_subparsers(dest="action", required=True, metavar="pack|unpack", parser_class=Parser)
     pack = actions.add_parser("pack", help="latents (.safetensors) -> .live")
-    pack.add_argument("input", type=path, help="safetensors holding (c, h, w) or (1, c, h, w)")
+    pack.add_argument(
+        "input", type=path, help="safetensors holding (c, h, w) or (1, c, h, w), or (T, c, h, w), the frames of a clip"
+    )
     pack.add_argument("--key", help="name of the tensor; needed when the file holds several")
     _output(pack, "output file; default: beside the input, suffix .live")
     _codec_choice(pack, pack.add_mutually_exclusive_group())
-    pack.set_defaults(run=commands.pack_latents)
+    _clip_choice(pack)
+    pack.set_defaults(run=_pack)
     unpack = actions.add_parser("unpack", help=".live -> latents (.safetensors, tensor 'latents')")
     unpack.add_argument("input", type=path)
     _output(unpack, "output file; default: beside the input, suffix .safetensors")
     _decoder_choice(unpack)
-    unpack.set_defaults(run=commands.unpack_latents)
+    _frames_limit(unpack)
+    unpack.set_defaults(run=_unpack)
     return parser
 
 
@@ -106,6 +97,25 @@ def _codec_choice(parser: argparse.ArgumentParser, dial: argparse._MutuallyExclu
     parser.add_argument("--verify", action="store_true", help="decode what was written before it counts as done")
 
 
+def _clip_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--fps",
+        metavar="R",
+        help="make a folder's pictures, or latents (default: 25), one clip, R (25, 30000/1001) a second",
+    )
+    parser.add_argument(
+        "--intra-period",
+        type=int,
+        metavar="N",
+        help="at least every N-th frame of a clip stands alone, where others are predicted; default: 96",
+    )
+    parser.add_argument(
+        "--no-scene-cuts",
+        action="store_true",
+        help="of a clip, predict a frame also where an intra frame would take fewer bytes",
+    )
+
+
 def path(text: str) -> Path:
     """A name on the command line; an empty one would stand for the folder one is in."""
     if not text:
@@ -130,14 +140,39 @@ def _limit(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _frames_limit(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--max-frames", type=int, default=MAX_FRAMES, metavar="N", help="refuse longer clips (%(default)s)"
+    )
+
+
 def _compress(args: argparse.Namespace) -> int:
+    if args.input.suffix == commands.LATENT_SUFFIX and not args.input.is_dir():
+        commands.refuse_picture_options(args)
+        args.key = None
+        return _pack(args)
     if clips.is_source(args):
         return clips.compress(args)
+    _refuse_clip_options(args)
+    return folders.compress(args) if args.input.is_dir() else commands.compress(args)
+
+
+def _pack(args: argparse.Namespace) -> int:
+    if clips.holds_frames(args):
+        return clips.pack_latents(args)
+    _refuse_clip_options(args)
+    return commands.pack_latents(args)
+
+
+def _refuse_clip_options(args: argparse.Namespace) -> None:
     if args.intra_period is not None:
         raise InputError(f"{args.input} is no clip; --intra-period is for clips")
     if args.no_scene_cuts:
         raise InputError(f"{args.input} is no clip; --no-scene-cuts is for clips")
-    return folders.compress(args) if args.input.is_dir() else commands.compress(args)
+
+
+def _unpack(args: argparse.Namespace) -> int:
+    return clips.unpack_latents(args) if clips.holds_clip(args.input) else commands.unpack_latents(args)
 
 
 def _decompress(args: argparse.Namespace) -> int:

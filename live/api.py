@@ -8,7 +8,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from .container import MAX_PIXELS, RATE_STEPS, TILES_TAG, LiveFile, check_size, 
 from .errors import DamagedFile, DecodeMismatch, InputError, ModelError, UnknownModel
 from .latents import load_autoencoder
 from .latents.base import Autoencoder
+from .latents.given import as_latents, kind_of
 from .media import as_picture
 from .pictures import decode_picture, encode_picture
 from .registry import embedded_dir
@@ -117,19 +117,7 @@ def compress_latents(
     the codec was trained on. Raises InputError or ModelError.
     """
     chosen = _picture_codec(quality, checkpoint, codec)
-    if not isinstance(latents, Tensor) or not latents.is_floating_point():
-        raise InputError(f"latents must be a floating-point torch tensor, not {_kind(latents)}")
-    tensor = latents.detach().cpu().float()
-    if tensor.dim() == 3:
-        tensor = tensor[None]
-    if tensor.dim() != 4 or tensor.shape[0] != 1 or tensor.shape[1] != chosen.channels or not tensor.numel():
-        raise InputError(
-            f"latents have shape {tuple(latents.shape)}; expected ({chosen.channels}, h, w) or (1, {chosen.channels}, h, w)"
-            ", one picture at a time"
-        )
-    if not torch.stack(tensor.aminmax()).isfinite().all():
-        raise InputError("the latents hold NaN or infinite values; check the pipeline that made them")
-    identity = _autoencoder(chosen, vae).identity if vae is not None else chosen.card.get("autoencoder") or ""
+    tensor, identity = as_latents(latents, chosen.channels), _identity_for(chosen, vae)
     size = (tensor.shape[3], tensor.shape[2])
     return _pack(chosen, tensor, size, identity, is_latents=True)
 
@@ -175,12 +163,8 @@ def autoencode(picture: Any, vae: str | Autoencoder = DEFAULT_VAE) -> Image.Imag
 
 def _bytes_of(data: Any) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise InputError(f"give the bytes of a LIVE file, not {_kind(data)}; of a path: Path(...).read_bytes()")
+        raise InputError(f"give the bytes of a LIVE file, not {kind_of(data)}; of a path: Path(...).read_bytes()")
     return bytes(data)
-
-
-def _kind(value: Any) -> str:
-    return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _pack(
@@ -245,7 +229,7 @@ def _codec(quality: float | None, checkpoint: str | Path | None, name: str | Non
 def _picture_codec(quality: float | None, checkpoint: str | Path | None, name: str | None = None) -> LatentCodec:
     codec = _codec(quality, checkpoint, name)
     if not isinstance(codec, LatentCodec):
-        raise InputError(f"{codec.name} is a codec of clips; a picture or latents take live_plus or glc")
+        raise InputError(f"{codec.name} is a codec of clips; a picture or its latents take live_plus or glc")
     return codec
 
 
@@ -283,6 +267,11 @@ def _autoencoder(codec: Codec, vae: str | Autoencoder | None, prefix: bytes | No
     if autoencoder.channels != codec.channels:
         raise ModelError(f"{autoencoder.name} has {autoencoder.channels} latent channels, the codec {codec.channels}")
     return autoencoder
+
+
+def _identity_for(codec: Codec, vae: str | Autoencoder | None) -> str:
+    """The identity that a file of latents names: that of ``vae``, which must be the codec's own; without, as its card has it."""
+    return _autoencoder(codec, vae).identity if vae is not None else codec.card.get("autoencoder") or ""
 
 
 def _load_autoencoder(name: str) -> Autoencoder:

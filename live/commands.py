@@ -6,7 +6,8 @@ import json
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,7 @@ SAVE_OPTIONS: dict[str, dict[str, object]] = {
 
 
 def compress(args: Namespace) -> int:
-    """live compress: one picture, or latents."""
-    if args.input.suffix == LATENT_SUFFIX:
-        if args.alpha is not None:
-            raise InputError(f"{args.input} holds latents, which have no transparency; leave --alpha out")
-        if args.target_bpp is not None:
-            raise InputError(
-                f"{args.input} holds latents, which have no pixels; choose a quality instead of --target-bpp"
-            )
-        args.key = None
-        return pack_latents(args)
+    """live compress: one picture."""
     output = args.output or args.input.with_suffix(FILE_SUFFIX)
     require_file(args.input)
     check_suffix(output, FILE_SUFFIX)
@@ -202,14 +194,15 @@ def _span(values: list[float]) -> str:
 
 
 def pack_latents(args: Namespace) -> int:
-    """live latents pack: a tensor in a safetensors file -> .live."""
+    """live latents pack: one picture's latents in a safetensors file -> .live."""
     require_file(args.input)
     output = args.output or args.input.with_suffix(FILE_SUFFIX)
     check_suffix(output, FILE_SUFFIX)
     check_output(output, args.force)
     from . import api
 
-    tensor = _read_tensor(args.input, args.key)
+    with open_tensor(args.input, args.key) as part:
+        tensor = part[...]
     data = api.compress_latents(tensor, **choice(args))
     write_atomic(output, data, _verification(args, args.input, data) if args.verify else None)
     before = tensor.numel() * tensor.element_size()
@@ -217,24 +210,35 @@ def pack_latents(args: Namespace) -> int:
     return 0
 
 
-def _read_tensor(path: Path, key: str | None):
+def refuse_picture_options(args: Namespace) -> None:
+    """InputError where live compress is given latents and an option that means nothing of them."""
+    if args.alpha is not None:
+        raise InputError(f"{args.input} holds latents, which have no transparency; leave --alpha out")
+    if args.target_bpp is not None:
+        raise InputError(f"{args.input} holds latents, which have no pixels; choose a quality instead of --target-bpp")
+
+
+@contextmanager
+def open_tensor(path: Path, key: str | None, framework: str = "pt") -> Iterator[Any]:
+    """A tensor of a safetensors file: its shape, and parts of it when they are asked for; "np" as framework does without torch."""
     from safetensors import SafetensorError, safe_open
 
+    require_file(path)
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(path), framework) as file:
             names = list(file.keys())
             if key is None and len(names) != 1:
                 some = f" ({', '.join(names[:5])}); choose one with live latents pack --key" if names else ""
                 raise InputError(f"{path} holds {len(names)} tensors{some}")
             if key is not None and key not in names:
                 raise InputError(f"{path} has no tensor {key!r}; it holds {', '.join(names[:5])}")
-            return file.get_tensor(key or names[0])
+            yield file.get_slice(key or names[0])
     except (SafetensorError, OSError):
         raise InputError(f"{path} is not a readable safetensors file") from None
 
 
 def unpack_latents(args: Namespace) -> int:
-    """live latents unpack: .live -> safetensors with one tensor, ``latents`` (1, c, h, w) float32."""
+    """live latents unpack: a picture's .live -> safetensors with one tensor, ``latents`` (1, c, h, w) float32."""
     data = read_bytes(args.input)
     output = args.output or args.input.with_suffix(LATENT_SUFFIX)
     check_suffix(output, LATENT_SUFFIX)

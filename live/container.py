@@ -103,7 +103,7 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> LiveFile:
     width, height = reader.varint(), reader.varint()
     check_size(width, height, LATENT_PIXELS if codec & LATENTS_FLAG else 1, len(data), max_pixels)
     sections = reader.sections()
-    check_sections(sections)
+    check_sections(sections, (TILES_TAG,))
     return LiveFile(codec & ~LATENTS_FLAG, bool(codec & LATENTS_FLAG), model, autoencoder, quality, width, height,
                     reader.rest(), struct.unpack("<I", body[-4:])[0], sections)  # fmt: skip
 
@@ -116,10 +116,10 @@ def check_version(version: bytes) -> None:
         )
 
 
-def check_sections(sections: dict[int, bytes]) -> None:
+def check_sections(sections: dict[int, bytes], known: Container[int]) -> None:
     """NewerFormat when a section must be known and is not."""
     for tag in sections:
-        if tag >= MUST_KNOW and tag != TILES_TAG:
+        if tag >= MUST_KNOW and tag not in known:
             raise NewerFormat(f"the file has a section {tag} that this release does not know: update live")
 
 

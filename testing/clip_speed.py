@@ -89,7 +89,7 @@ def our_rates(
         "whole": pace(lambda: live.compress_clip(source, coded, quality, codec=name)),
     }
     decoding = {
-        "autoencoder": pace(lambda: [reader._picture(each) for each in back]),
+        "autoencoder": pace(lambda: [reader._shown(each) for each in back]),
         "codec": pace(decoded),
         "whole": pace(lambda: live.decompress_clip(coded, seen)),
     }

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Generator, Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image
 from torch import Tensor
 
 from ..api import _autoencoder, _codec, _codec_of, check_decoded
 from ..checkpoints import clip_codec_name
+from ..codecs.base import Codec
 from ..coder import Read
 from ..container import MAX_PIXELS, TILES_TAG
 from ..errors import DamagedFile, DecodeMismatch, InputError, LiveError
@@ -29,15 +31,21 @@ from ..pictures import decode_picture
 from ..tiles import Geometry
 from .codec import clip_codec, with_intra_period
 from .container import MAX_FRAMES, ClipReader, Frame
-from .encoder import encode_clip, watched
+from .encoder import analysed, encode_clip, header_of, watched
+from .header import HOLDS_LATENTS
 from .sink import check_clip_output, open_sink
 from .source import open_source
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True)
 class ClipSummary:
-    """What became of a clip: its frames, size in px, frames a second, bytes of its file; how many frames were lost, which
-    salvage alone allows; and what else is to be known of it, in sentences."""
+    """What became of a clip: its frames, size in px (of latents: positions), frames a second, bytes of its file; how many frames
+    were lost, which salvage alone allows; and what else is to be known of it, in sentences."""
 
     frames: int
     width: int
@@ -49,7 +57,7 @@ class ClipSummary:
 
     @property
     def bpp(self) -> float:
-        """Bits of the file for each pixel of each frame."""
+        """Bits of the file for each pixel (of latents: position) of each frame."""
         return 8 * self.bytes / (self.frames * self.width * self.height)
 
 
@@ -82,11 +90,13 @@ def compress_clip(
     chosen = _codec(quality, checkpoint, codec or (clip_codec_name() if checkpoint is None else None))
     coder, autoencoder = with_intra_period(clip_codec(chosen), intra_period), _autoencoder(chosen, vae)
     clip = open_source(source, fps, alpha, max_pixels)
+    header, frames = header_of(chosen, coder, autoencoder.identity, clip.properties), analysed(clip, autoencoder)
     with replacing(output) as (file, place):
-        count = encode_clip(clip, chosen, coder, autoencoder, file, scene_cuts, progress)
+        std = autoencoder.statistics.std
+        count = encode_clip(frames, header, coder, std, file, scene_cuts, clip.count, progress)
         file.flush()
         if verify:
-            _verify(place, checkpoint, vae, max_pixels)
+            check_written(lambda: ClipFrames(place, 0, checkpoint, vae, False, max_pixels, sys.maxsize, check=True))
         size = place.stat().st_size
     shape = clip.properties
     return ClipSummary(count, shape.width, shape.height, shape.rate, size, notes=tuple(clip.notes))
@@ -142,16 +152,18 @@ def clip_frames(
     return ClipFrames(Path(path), start, checkpoint, vae, salvage, max_pixels, max_frames)
 
 
-class ClipFrames(Iterator[Image.Image]):
-    """See ``clip_frames``. ``header.properties`` holds size, frame rate and colour, ``count`` the number of frames of the
-    whole clip (None: its index is lost); ``lost`` how many have been replaced so far. To be closed, or a context."""
+class DecodedClip(Iterator[Shown]):
+    """The frames of a clip's file, decoded one at a time, lost ones replaced; what they are shown as is a subclass's.
+
+    ``header.properties`` holds size, frame rate and colour, ``count`` the number of frames of the whole clip (None: its index is
+    lost); ``lost`` how many have been replaced so far. To be closed, or a context. check: the file, to its end, first.
+    """
 
     def __init__(
         self,
         path: Path,
         start: int,
         checkpoint: str | Path | None,
-        vae: str | Autoencoder | None,
         salvage: bool,
         max_pixels: int,
         max_frames: int,
@@ -166,20 +178,29 @@ class ClipFrames(Iterator[Image.Image]):
                 self._reader.check()
             if start < 0 or (self.count is not None and start >= self.count):
                 raise InputError(f"{path} has frames 0 to {(self.count or 0) - 1}, and no frame {start}")
-            codec = _codec_of(self.header, checkpoint)
-            self._autoencoder = _autoencoder(codec, vae, self.header.autoencoder)
-            tiles = self.header.sections.get(TILES_TAG)
-            self._geometry = None if tiles is None else Geometry.unpack(tiles)
+            codec = self._load(checkpoint)
+            factor = codec.card.get("factor", 8)
+            self._reader.check_latents(factor)
         except BaseException:
             self._file.close()
             raise
+        clip, share = self.header.properties, 1 if self.header.latents else factor
+        self._height, self._width = math.ceil(clip.height / share), math.ceil(clip.width / share)
         self._codec, self.lost, self._first_lost = clip_codec(codec), 0, 0
-        self._pictures = self._decoded(start)
+        self._frames = self._decoded(start)
 
-    def __next__(self) -> Image.Image:
-        return next(self._pictures)
+    def _load(self, checkpoint: str | Path | None) -> Codec:
+        """Whatever the file takes to decode; returns the codec as its checkpoint gives it."""
+        return _codec_of(self.header, checkpoint)
 
-    def __enter__(self) -> ClipFrames:
+    @abstractmethod
+    def _shown(self, latents: Tensor) -> Shown:
+        """What a frame's latents (1, c, h, w) are shown as."""
+
+    def __next__(self) -> Shown:
+        return next(self._frames)
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -187,7 +208,7 @@ class ClipFrames(Iterator[Image.Image]):
 
     def close(self) -> None:
         """Close the file; no frame comes after that."""
-        self._pictures.close()
+        self._frames.close()
         self._file.close()
 
     @property
@@ -201,8 +222,8 @@ class ClipFrames(Iterator[Image.Image]):
             notes.append("the end of the file is lost, and with it how many frames there were")
         return notes
 
-    def _decoded(self, start: int) -> Iterator[Image.Image]:
-        """The pictures; of lost ones the one before, and of those before the first whole one, that one."""
+    def _decoded(self, start: int) -> Iterator[Shown]:
+        """The frames; of lost ones the one before, and of those before the first whole one, that one."""
         last, waiting = None, 0
         with closing(ahead(self._read(start))) as frames:
             for number, latents in frames:
@@ -211,7 +232,7 @@ class ClipFrames(Iterator[Image.Image]):
                     self.lost += 1
                 if number < start:
                     continue
-                last = last if latents is None else self._picture(latents)
+                last = last if latents is None else self._shown(latents)
                 if last is None:
                     waiting += 1
                     continue
@@ -237,22 +258,47 @@ class ClipFrames(Iterator[Image.Image]):
             yield frame.number, latents
 
     def _latents(self, frame: Frame, state: Any) -> tuple[Tensor, Any]:
-        clip, factor = self.header.properties, self._autoencoder.factor
-        height, width = math.ceil(clip.height / factor), math.ceil(clip.width / factor)
-        port = Read(frame.stream, self._codec.symbol_count(height, width, frame.intra))
-        latents, following = self._codec.decode(port, height, width, state)
+        port = Read(frame.stream, self._codec.symbol_count(self._height, self._width, frame.intra))
+        latents, following = self._codec.decode(port, self._height, self._width, state)
         check_decoded(latents, port.crc, frame.symbols_crc)
         return latents, following
 
-    def _picture(self, latents: Tensor) -> Image.Image:
+
+class ClipFrames(DecodedClip[Image.Image]):
+    """See ``clip_frames``."""
+
+    def __init__(
+        self,
+        path: Path,
+        start: int,
+        checkpoint: str | Path | None,
+        vae: str | Autoencoder | None,
+        salvage: bool,
+        max_pixels: int,
+        max_frames: int,
+        check: bool = False,
+    ) -> None:
+        self._vae = vae
+        super().__init__(path, start, checkpoint, salvage, max_pixels, max_frames, check)
+
+    def _load(self, checkpoint: str | Path | None) -> Codec:
+        if self.header.latents:
+            raise InputError(HOLDS_LATENTS)
+        codec = super()._load(checkpoint)
+        self._autoencoder = _autoencoder(codec, self._vae, self.header.autoencoder)
+        tiles = self.header.sections.get(TILES_TAG)
+        self._geometry = None if tiles is None else Geometry.unpack(tiles)
+        return codec
+
+    def _shown(self, latents: Tensor) -> Image.Image:
         clip = self.header.properties
         return decode_picture(self._autoencoder, latents, (clip.width, clip.height), self._geometry, frame=True)
 
 
-def _verify(path: Path, checkpoint: str | Path | None, vae: str | Autoencoder | None, max_pixels: int) -> None:
+def check_written(opened: Callable[[], DecodedClip]) -> None:
     """Decode a file that was just written; DecodeMismatch when that fails."""
     try:
-        with ClipFrames(path, 0, checkpoint, vae, False, max_pixels, sys.maxsize, check=True) as frames:
+        with opened() as frames:
             for _ in frames:
                 pass
     except LiveError as error:

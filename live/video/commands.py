@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+import struct
 import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import facts_of
-from ..commands import FILE_SUFFIX, check_suffix
+from ..artefact import read_card
+from ..checkpoints import embedded_checkpoints, facts_of
+from ..commands import FILE_SUFFIX, LATENT_SUFFIX, check_suffix, open_tensor
 from ..container import CLIP_VERSION, MAGIC
 from ..errors import DamagedFile, DecodeMismatch, InputError, LiveError, naming
-from ..files import CLIP_SUFFIXES, check_output, require_file
-from .container import ClipReader
-from .properties import MATRICES
+from ..files import CLIP_SUFFIXES, check_output, replacing, require_file
+from .container import MAX_HEADER, ClipReader
+from .header import HOLDS_LATENTS, unpack_header
+from .properties import MATRICES, Properties
 
 MOVING_SUFFIXES = (".gif", ".webp", ".png", ".apng")
 """Of pictures that may be clips."""
@@ -75,8 +79,71 @@ def compress(args: Namespace) -> int:
     return 0
 
 
+def holds_frames(args: Namespace) -> bool:
+    """Whether latents to be packed are a clip's: frames that are not just one, --fps, or a codec of clips asked for."""
+    with open_tensor(args.input, args.key, "np") as tensor:
+        shape = tensor.get_shape()
+    if (len(shape) == 4 and shape[0] != 1) or args.fps is not None:
+        return True
+    if args.checkpoint is not None and args.checkpoint.is_file():
+        return "images" in read_card(args.checkpoint)
+    return any(c.card["codec"] == args.codec and "images" in c.card for c in embedded_checkpoints())
+
+
+def pack_latents(args: Namespace) -> int:
+    """live latents pack: the latents of a clip's frames in a safetensors file -> .live, read frame by frame."""
+    output = args.output or args.input.with_suffix(FILE_SUFFIX)
+    check_suffix(output, FILE_SUFFIX)
+    check_output(output, args.force)
+    from .latents import DEFAULT_RATE, compress_clip_latents
+
+    with open_tensor(args.input, args.key) as tensor:
+        shape = tensor.get_shape()
+        frames = (tensor[number : number + 1] for number in range(shape[0])) if len(shape) == 4 else [tensor[...]]
+        done = compress_clip_latents(
+            frames, output, args.quality, codec=args.codec, checkpoint=args.checkpoint, vae=args.vae,
+            fps=DEFAULT_RATE if args.fps is None else args.fps, intra_period=args.intra_period, scene_cuts=not args.no_scene_cuts,
+            verify=args.verify, progress=True,
+        )  # fmt: skip
+    print(f"{output}: {done.frames} frames, {done.bytes} bytes, {done.bpp:.4f} bits a latent position")
+    return 0
+
+
+def unpack_latents(args: Namespace) -> int:
+    """live latents unpack: a clip's .live -> safetensors with one tensor, ``latents`` (T, c, h, w) float32, frame by frame."""
+    output = args.output or args.input.with_suffix(LATENT_SUFFIX)
+    check_suffix(output, LATENT_SUFFIX)
+    check_output(output, args.force)
+    from .encoder import watched
+    from .latents import ClipLatents
+
+    with (
+        replacing(output) as (file, _),
+        naming(args.input),
+        ClipLatents(args.input, 0, args.checkpoint, False, args.max_pixels, args.max_frames, check=True) as frames,
+    ):
+        for number, latents in enumerate(watched(frames, frames.count, progress=True)):
+            if not number:
+                shape = (frames.count, *latents.shape[1:])
+                file.write(_tensor_header("latents", shape))
+            file.write(latents.numpy().astype("<f4").tobytes())
+    print(f"{output}: latents {shape} float32")
+    return 0
+
+
+def _tensor_header(name: str, shape: tuple[int, ...]) -> bytes:
+    """What a safetensors file of one float32 tensor begins with; its values follow, row-major."""
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": (0, 4 * math.prod(shape))}
+    text = json.dumps({name: entry}).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
 def decompress(args: Namespace) -> int:
     """live decompress: a clip; exit code 1 when frames were lost, which --salvage alone allows."""
+    with naming(args.input), open(args.input, "rb") as file:
+        if unpack_header(file.read(MAX_HEADER))[0].latents:
+            raise InputError(HOLDS_LATENTS)
     output = args.output or args.input.with_suffix(".mp4")
     from .sink import check_clip_output
 
@@ -136,7 +203,7 @@ def _damage(file: Any) -> str | None:
 
 
 def _facts(path: Path, reader: ClipReader) -> dict[str, Any]:
-    clip, size = reader.header.properties, path.stat().st_size
+    clip, latents, size = reader.header.properties, reader.header.latents, path.stat().st_size
     count = intra = streams = damaged = 0
     shortest, longest, first = sys.maxsize, 0, []
     for frame in reader.frames():
@@ -152,23 +219,30 @@ def _facts(path: Path, reader: ClipReader) -> dict[str, Any]:
     return {
         "file": str(path),
         "bytes": size,
-        "kind": "clip",
+        "kind": "clip of latents" if latents else "clip",
         "width": clip.width,
         "height": clip.height,
         "frames": count,
         "frames_per_second": str(clip.rate),
         "seconds": round(float(count / clip.rate), 3),
-        "bpp": round(8 * size / (max(count, 1) * clip.width * clip.height), 5),
+        "bits_per_position" if latents else "bpp": round(8 * size / (max(count, 1) * clip.width * clip.height), 5),
         "bytes_a_frame": round(size / max(count, 1), 1),
         "shortest_frame": shortest if whole else None,
         "longest_frame": longest if whole else None,
         "intra_frames": intra,
         "intra_period": reader.header.intra_period,
         "overhead_bytes": size - streams,
-        "pixel_aspect": str(clip.aspect),
-        "matrix": MATRICES[clip.colour.matrix],
-        "range": "full" if clip.colour.full_range else "limited",
+        **({} if latents else _pixels(clip)),
         **facts_of(reader.header),
         "damaged_frames": damaged,
         "first_damaged": first,
+    }
+
+
+def _pixels(clip: Properties) -> dict[str, str]:
+    """What is known of a clip's pixels, and means nothing of latents."""
+    return {
+        "pixel_aspect": str(clip.aspect),
+        "matrix": MATRICES[clip.colour.matrix],
+        "range": "full" if clip.colour.full_range else "limited",
     }

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, NamedTuple
 
-from ..container import MAX_PIXELS, MIN_BYTES, MUST_KNOW, Reader, check_size, varint
+from ..container import LATENT_PIXELS, MAX_PIXELS, MIN_BYTES, MUST_KNOW, Reader, check_size, varint
 from ..errors import DamagedFile, InputError, NewerFormat
 from .header import ClipHeader, unpack_header
 
@@ -96,9 +96,9 @@ class ClipReader:
         self._file, self._salvage, self._max_pixels, self._max_frames = file, salvage, max_pixels, max_frames
         self._size = file.seek(0, 2)
         self.header, self._start, self._header_crc = unpack_header(self._read(0, MAX_HEADER))
-        clip = self.header.properties
-        check_size(clip.width, clip.height, 1, self._size, max_pixels)
-        self._largest = BYTES_PER_PIXEL * clip.width * clip.height + MAX_HEADER
+        clip, self._share = self.header.properties, LATENT_PIXELS if self.header.latents else 1
+        self._check_size(self._size)
+        self._largest = BYTES_PER_PIXEL * self._share * clip.width * clip.height + MAX_HEADER
         self.count: int | None = None
         self._end = self._entries_place = self._size
         try:
@@ -148,6 +148,16 @@ class ClipReader:
         if length != stored or crc != self._crc(self._entries_place, stored, 0):
             raise DamagedFile("the file is damaged: its index does not fit its frames")
 
+    def check_latents(self, factor: int) -> None:
+        """DamagedFile where latents are too large, now that it is known how many pixels a side of a position stands for."""
+        if self.header.latents:
+            self._share = factor**2
+            self._check_size(self._size)
+
+    def _check_size(self, length: int) -> None:
+        clip = self.header.properties
+        check_size(clip.width, clip.height, self._share, length, self._max_pixels)
+
     def _record(self, place: int, number: int, since: int) -> Frame | int:
         """The frame recorded at a place, or the place behind the section that lies there and may be skipped."""
         where = f"the file is damaged: frame {number}"
@@ -166,8 +176,7 @@ class ClipReader:
         if tag == PREDICTED and since >= self.header.intra_period:
             raise DamagedFile(f"{where} is not an intra frame and should be")
         if tag == INTRA:
-            clip = self.header.properties
-            check_size(clip.width, clip.height, 1, length + MIN_BYTES, self._max_pixels)
+            self._check_size(length + MIN_BYTES)
         symbols_crc = struct.unpack("<I", record[-4:])[0]
         return Frame(number, tag == INTRA, record[head:-4], symbols_crc, place, head + length + 4)
 

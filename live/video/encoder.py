@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, BinaryIO, NamedTuple
 
 from torch import Tensor
@@ -21,8 +22,11 @@ from ..tiles import Geometry
 from .codec import ClipCodec
 from .container import ClipWriter
 from .header import ClipHeader
+from .properties import Properties
 from .source import Source
 
+Frames = Generator[tuple[Tensor, Geometry | None], None, None]
+"""Every frame's latents (1, c, h, w), and the overlapping tiles if such were used."""
 RUNAWAY = 4.0
 """Mean squared errors of decoded latents, in their channels' variances, beyond which a prediction has failed: so many times what
 leaving out the frame would cost."""
@@ -37,31 +41,35 @@ class _Coded(NamedTuple):
     state: Any
 
 
+def analysed(clip: Source, autoencoder: Autoencoder) -> Frames:
+    """A clip's frames as latents."""
+    return (encode_picture(autoencoder, frame) for frame in clip.frames())
+
+
 def encode_clip(
-    clip: Source,
-    codec: Codec,
+    frames: Frames,
+    header: ClipHeader,
     coder: ClipCodec,
-    autoencoder: Autoencoder,
+    std: Tensor,
     file: BinaryIO,
     scene_cuts: bool,
+    count: int | None,
     progress: bool,
 ) -> int:
     """Write a clip's frames and index; returns how many frames there were.
 
-    codec, coder: the codec as its checkpoint gives it, and as one of clips. file: binary, open for writing. scene_cuts: a
-    frame that takes more bytes to predict than the last intra frame took is coded as one, too, and the shorter stream is
-    kept. A frame that cannot be predicted at all is an intra frame in any case. progress: on stderr. InputError where the clip
-    holds no frames.
+    header: without the tiles, which come with the first frame. std: of the latents' channels (c,). file: binary, open for
+    writing. scene_cuts: a frame that takes more bytes to predict than the last intra frame took is coded as one, too, and the
+    shorter stream is kept. A frame that cannot be predicted at all is an intra frame in any case. count: of frames, where it
+    is known, for progress, on stderr. InputError where the clip holds no frames.
     """
     writer, state, since, dear = None, None, 0, 0
-    analysed = (encode_picture(autoencoder, frame) for frame in clip.frames())
-    with closing(ahead(analysed)) as frames:
-        for latents, geometry in watched(frames, clip.count, progress):
+    with closing(ahead(frames)) as coming:
+        for latents, geometry in watched(coming, count, progress):
             if writer is None:
-                writer = ClipWriter(file, _header(clip, codec, coder.intra_period, autoencoder, geometry))
-            predicted = (
-                _predicted(coder, latents, state, autoencoder.statistics.std) if since % coder.intra_period else None
-            )
+                tiles = {TILES_TAG: geometry.pack()} if geometry else {}
+                writer = ClipWriter(file, replace(header, sections=tiles))
+            predicted = _predicted(coder, latents, state, std) if since % coder.intra_period else None
             coded = predicted or _coded(coder, latents, None)
             if scene_cuts and predicted and len(predicted.stream) > dear:
                 coded = min(predicted, _coded(coder, latents, None), key=lambda each: len(each.stream))
@@ -101,15 +109,17 @@ def watched(frames: Iterator[Item], count: int | None, progress: bool) -> Iterat
     return tqdm(frames, total=count, unit="frame", leave=False, file=sys.stderr, disable=not progress)
 
 
-def _header(
-    clip: Source, codec: Codec, intra_period: int, autoencoder: Autoencoder, geometry: Geometry | None
+def header_of(
+    codec: Codec, coder: ClipCodec, autoencoder: str, properties: Properties, latents: bool = False
 ) -> ClipHeader:
+    """What a clip's file says before its frames. codec, coder: the codec as its checkpoint gives it, and as one of clips.
+    autoencoder: its identity. latents: the frames are these, not pictures."""
     return ClipHeader(
         codec_id=codec.codec_id,
         model=bytes.fromhex(codec.identity)[:8],
-        autoencoder=bytes.fromhex(autoencoder.identity)[:4],
+        autoencoder=bytes.fromhex(autoencoder)[:4].ljust(4, b"\0"),
         quality=codec.quality_byte,
-        properties=clip.properties,
-        intra_period=intra_period,
-        sections={TILES_TAG: geometry.pack()} if geometry else {},
+        properties=properties,
+        intra_period=coder.intra_period,
+        latents=latents,
     )

@@ -7,12 +7,18 @@ import zlib
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from ..container import CLIP_VERSION, MAGIC, Reader, check_sections, check_version, pack_sections, varint
+from ..container import CLIP_VERSION, MAGIC, TILES_TAG, Reader, check_sections, check_version, pack_sections, varint
 from ..errors import DamagedFile, InputError, NewerFormat, NotLiveFile
 from .properties import MATRICES, Colour, Properties
 
 ASPECT_TAG = 1
 """Section: width over height of a pixel, two varints; without it 1."""
+LATENTS_TAG = 0x81
+"""Section, empty: the frames are latents, and width and height count their positions. It must be known: to a release that does not
+know it the file is one of a later release, not a damaged one, nor one of small pictures."""
+HOLDS_LATENTS = (
+    "the file holds a clip of latents, not of pictures; use live.decompress_clip_latents or: live latents unpack"
+)
 MAX_NUMBER = (1 << 31) - 1
 """Of a frame rate's and an aspect's parts, and of the intra period."""
 
@@ -20,7 +26,7 @@ MAX_NUMBER = (1 << 31) - 1
 @dataclass(frozen=True)
 class ClipHeader:
     """What a clip's file says before its frames. ``model`` 8 bytes, ``autoencoder`` 4; intra frames are at most
-    ``intra_period`` frames apart."""
+    ``intra_period`` frames apart. latents: frames are these, not pictures, and ``properties`` has their positions for pixels."""
 
     codec_id: int
     model: bytes
@@ -29,6 +35,7 @@ class ClipHeader:
     properties: Properties
     intra_period: int = 1
     sections: dict[int, bytes] = field(default_factory=dict)
+    latents: bool = False
 
     def pack(self) -> bytes:
         """The header's bytes, its CRC-32 with them."""
@@ -38,6 +45,7 @@ class ClipHeader:
         colour = (clip.colour.matrix, clip.colour.primaries, clip.colour.transfer, clip.colour.full_range)
         aspect = varint(clip.aspect.numerator) + varint(clip.aspect.denominator)
         sections = self.sections | ({} if clip.aspect == 1 else {ASPECT_TAG: aspect})
+        sections |= {LATENTS_TAG: b""} if self.latents else {}
         body = head + b"".join(map(varint, numbers)) + bytes(colour) + pack_sections(sections)
         return body + struct.pack("<I", zlib.crc32(body))
 
@@ -60,9 +68,12 @@ def unpack_header(data: bytes) -> tuple[ClipHeader, int, int]:
         raise DamagedFile("the file is damaged: its header is cut off") from None
     if crc != zlib.crc32(data[:end]):
         raise DamagedFile("the file is damaged: its header does not have its checksum")
-    check_sections(sections)
+    check_sections(sections, (TILES_TAG, LATENTS_TAG))
     if matrix not in MATRICES:
         raise NewerFormat(f"the clip has a colour matrix {matrix} that this release does not know: update live")
+    latents = sections.pop(LATENTS_TAG, None)
+    if latents:
+        raise DamagedFile("the file is damaged: its section that says it holds latents is not empty")
     aspect = Reader(sections.pop(ASPECT_TAG, b"\1\1"), 0)
     aspect_width, aspect_height = aspect.varint(), aspect.varint()
     positive = (numerator, denominator, aspect_width, aspect_height, period)
@@ -71,4 +82,5 @@ def unpack_header(data: bytes) -> tuple[ClipHeader, int, int]:
     colour = Colour(matrix, bool(full_range), primaries, transfer)
     shape = Fraction(aspect_width, aspect_height)
     clip = Properties(width, height, Fraction(numerator, denominator), shape, colour)
-    return ClipHeader(codec_id, model, autoencoder, quality, clip, period, sections), end + 4, crc
+    header = ClipHeader(codec_id, model, autoencoder, quality, clip, period, sections, latents is not None)
+    return header, end + 4, crc
