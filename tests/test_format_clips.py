@@ -148,7 +148,7 @@ def symbols_of(name: str, header: ClipHeader, frames: list[Frame]) -> Iterator[n
     """Every frame's symbols, in coding order."""
     tensors, card = opened(GOLDEN / f"{CLIPS[name][0]}.safetensors")
     images = [checkpoints()[identity] for identity in card["images"]]
-    cell = 4 * card["factor"]
+    cell = 4 * (1 if header.latents else card["factor"])
     rows, columns = -(-header.properties.height // cell), -(-header.properties.width // cell)
     if header.codec_id == 5:
         q = [image["quality"] for _, image in images].index(header.quality)

@@ -1,7 +1,7 @@
 """Golden files: made once with small models that lie beside them, decoded for ever.
 
 ``LIVE_REGENERATE_GOLDEN=NAME pytest tests/test_golden.py`` makes those of an arithmetic or codec that is exported today
-anew (``int24``, ``glc``, ``live_video``, ``glc_video``), which only a new format version may ask for.
+anew (``int24``, ``glc``, ``live_video``, ``clip_latents``, ``glc_video``), which only a new format version may ask for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL_PLUS, export_small_glc, export_small_vq, perturb, photo
-from films import export_clip_codec, frames_of, moving, small_glc_video, small_live_video
+from films import export_clip_codec, frames_of, moving, moving_latents, small_glc_video, small_live_video
 from films import psnr as psnr_of_clips
 
 import live
@@ -46,9 +46,10 @@ FILES = {  # name: (checkpoint, picture's width and height, or None for latents)
     "glc_latents": ("glc_categorical", None),
     "glc_factorised_70x33": ("glc_factorised", (70, 33)),
 }
-CLIPS = {  # name: (checkpoint, frames' width and height)
+CLIPS = {  # name: (checkpoint, frames' width and height, or None for latents)
     "clips/live_video_q1_48x40": ("clips/live_video", (48, 40)),
     "clips/live_video_q2_37x45": ("clips/live_video", (37, 45)),
+    "clips/live_video_latents": ("clips/live_video", None),
     "clips/glc_video_40x70": ("clips/glc_video", (40, 70)),
 }
 COUNT = 13
@@ -59,6 +60,9 @@ def regenerate(name: str) -> None:
     """Only what the present exporter makes anew: files of the first arithmetic (the others) are never made again."""
     if name.endswith("_video"):
         regenerate_clips(name)
+        return
+    if name == "clip_latents":
+        regenerate_clip_latents("clips/live_video_latents")
         return
     if name == "glc":
         export_small_vq(GOLDEN)
@@ -102,6 +106,15 @@ def regenerate_clips(name: str) -> None:
     EXPECTED.write_text(json.dumps(expected, indent=1) + "\n")
 
 
+def regenerate_clip_latents(file: str) -> None:
+    """By the golden checkpoint, which stays as it is."""
+    checkpoint, path = GOLDEN / f"{CLIPS[file][0]}.safetensors", GOLDEN / f"{file}.live"
+    latents = moving_latents(load_codec(checkpoint).channels, 9, 13, COUNT)
+    live.compress_clip_latents(latents, path, 2, checkpoint=checkpoint, intra_period=5, scene_cuts=False)
+    expected = json.loads(EXPECTED.read_text()) | {file: facts(file, path.read_bytes())}
+    EXPECTED.write_text(json.dumps(expected, indent=1) + "\n")
+
+
 def export_int24() -> None:
     torch.manual_seed(2)
     codec = LivePlus(SMALL_PLUS, Statistics(torch.zeros(4), torch.ones(4)), 0.2)
@@ -140,7 +153,8 @@ def facts(name: str, data: bytes) -> dict[str, object]:
 def latents_of_clip(codec: VideoCodec, data: bytes, port_kind: type[Read]) -> Iterator[torch.Tensor]:
     """The decoded latents (1, c, h, w) of every frame."""
     reader, state = ClipReader(io.BytesIO(data)), None
-    codec, clip, factor = codec.at_byte(reader.header.quality), reader.header.properties, codec.card["factor"]
+    codec, clip = codec.at_byte(reader.header.quality), reader.header.properties
+    factor = 1 if reader.header.latents else codec.card["factor"]
     height, width = (-(-side // factor) for side in (clip.height, clip.width))
     for frame in reader.frames():
         port = port_kind(frame.stream, codec.symbol_count(height, width, frame.intra))
@@ -181,5 +195,9 @@ def test_golden_clips_decode(name):
     checkpoint, size = CLIPS[name]
     path = GOLDEN / f"{name}.live"
     assert_as_expected(name, path.read_bytes())
+    if size is None:
+        with live.decompress_clip_latents(path, checkpoint=GOLDEN / f"{checkpoint}.safetensors") as frames:
+            assert [frame.shape[2:] for frame in frames] == [(9, 13)] * COUNT
+        return
     frames = frames_of(path, checkpoint=GOLDEN / f"{checkpoint}.safetensors")
     assert psnr_of_clips(frames, [np.asarray(frame) for frame in moving(*size, COUNT)]) > 12
