@@ -49,7 +49,7 @@ class ClipContainer(Attack):
 
 
 class ClipCodecs(Attack):
-    """A whole file -> pictures, by the library's front door, three in ten by salvage."""
+    """A whole file -> pictures or latents, by the library's front door, three in ten by salvage."""
 
     def prepare(self) -> None:
         use_golden_models()
@@ -105,7 +105,7 @@ class ClipCodecs(Attack):
 
 
 class ClipFile(ClipCodecs):
-    """A whole file, altered and left so, by the library's front door: nothing but the same pictures may come."""
+    """A whole file, altered and left so, by the library's front door: nothing but the same frames may come."""
 
     def attempt(self) -> str:
         name = self.random.choice(list(self.files))
@@ -113,13 +113,17 @@ class ClipFile(ClipCodecs):
 
 
 def pictures_of(data: bytes, salvage: bool = False) -> list[bytes]:
-    """What a clip decodes to, its size included, as comparable bytes."""
+    """What a clip decodes to, pictures or latents, its size included, as comparable bytes."""
     import live
 
+    header = unpack_header(data)[0]
+    kind = live.decompress_clip_latents if header.latents else live.clip_frames
     with NamedTemporaryFile(suffix=".live") as file:
         file.write(data)
         file.flush()
-        with live.clip_frames(file.name, checkpoint=checkpoint_of(unpack_header(data)[0]), salvage=salvage) as frames:
+        with kind(file.name, checkpoint=checkpoint_of(header), salvage=salvage) as frames:
+            if header.latents:
+                return [repr(frame.shape).encode() + frame.numpy().tobytes() for frame in frames]
             return [repr(frame.size).encode() + frame.tobytes() for frame in frames]
 
 
@@ -137,7 +141,8 @@ def symbols_of_clip(data: bytes) -> Iterator[tuple[bytes, int]]:
     header, frames = opened(data)
     codec = load_codec(by_identity(header.model, checkpoint_of(header)).path).at_byte(header.quality)
     coder, state = clip_codec(codec), None
-    height, width = (-(-side // codec.card["factor"]) for side in (header.properties.height, header.properties.width))
+    factor = 1 if header.latents else codec.card["factor"]
+    height, width = (-(-side // factor) for side in (header.properties.height, header.properties.width))
     for frame in frames:
         port, seen = recorder(frame.stream, coder.symbol_count(height, width, frame.intra))
         _, state = coder.decode(port, height, width, None if frame.intra else state)
