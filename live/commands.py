@@ -225,16 +225,17 @@ def open_tensor(path: Path, key: str | None, framework: str = "pt") -> Iterator[
 
     require_file(path)
     try:
-        with safe_open(str(path), framework) as file:
-            names = list(file.keys())
-            if key is None and len(names) != 1:
-                some = f" ({', '.join(names[:5])}); choose one with live latents pack --key" if names else ""
-                raise InputError(f"{path} holds {len(names)} tensors{some}")
-            if key is not None and key not in names:
-                raise InputError(f"{path} has no tensor {key!r}; it holds {', '.join(names[:5])}")
-            yield file.get_slice(key or names[0])
+        opened = safe_open(str(path), framework)
     except (SafetensorError, OSError):
         raise InputError(f"{path} is not a readable safetensors file") from None
+    with opened as file:
+        names = list(file.keys())
+        if key is None and len(names) != 1:
+            some = f" ({', '.join(names[:5])}); choose one with live latents pack --key" if names else ""
+            raise InputError(f"{path} holds {len(names)} tensors{some}")
+        if key is not None and key not in names:
+            raise InputError(f"{path} has no tensor {key!r}; it holds {', '.join(names[:5])}")
+        yield file.get_slice(key or names[0])
 
 
 def unpack_latents(args: Namespace) -> int:

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -72,26 +72,43 @@ def replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     try:
         with _nameless(path.parent) or open(temporary, "x+b") as file:
             named = isinstance(file.name, str)
-            place = temporary if named else Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+            place = temporary if named else _place_of(file.fileno())
             yield file, place
             file.flush()
-            if not named:  # a link to what the place links to: without a folder Python makes one to the place itself
-                os.link(place, temporary, src_dir_fd=file.fileno())
+            if not named:
+                _name(file.fileno(), temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {reason(error)}") from None
+        raise OutputError(f"cannot write {path}: {reason(error)}") from error
     finally:  # after the rename there is none; after an error or Ctrl-C it would be debris
         temporary.unlink(missing_ok=True)
 
 
 def _nameless(folder: Path) -> BinaryIO | None:
     """A file in ``folder`` that has no name yet and is gone when nothing holds it open; None where the system, its /proc
-    or the file system has no such thing. What else is wrong is said of the named file."""
+    (perhaps another namespace's) or the file system has no such thing. What else is wrong is said of the named file."""
     try:
-        os.stat("/proc/self/fd")
-        return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666), "w+b")
+        number = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
     except (AttributeError, OSError):
         return None
+    with suppress(OSError):
+        if os.path.samestat(os.stat(_place_of(number)), os.fstat(number)):
+            return os.fdopen(number, "w+b")
+    os.close(number)
+    return None
+
+
+def _place_of(number: int) -> Path:
+    """Where other processes find an open file too, that has no name."""
+    return Path(f"/proc/{os.getpid()}/fd/{number}")
+
+
+def _name(number: int, path: Path) -> None:
+    """Give an open file without a name one; where links are refused, its bytes."""
+    try:  # a link to what the place links to: without a folder Python makes one to the place itself
+        os.link(_place_of(number), path, src_dir_fd=number)
+    except OSError:
+        shutil.copyfile(_place_of(number), path)
 
 
 @contextmanager

@@ -54,7 +54,9 @@ def decompress(args: Namespace) -> int:
 
     def one(source: Path) -> Path:
         if holds_clip(source):
-            raise InputError(f"{source} holds a clip; decompress it by itself")
+            raise InputError(
+                f"{source} holds a clip; live decompress it by itself, or live latents unpack if it holds latents"
+            )
         data = read_bytes(source)
         latents = commands.holds_latents(args, source, data)
         suffix = commands.LATENT_SUFFIX if latents else ".png"

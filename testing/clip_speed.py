@@ -2,9 +2,10 @@
 
     python -m testing.clip_speed --clip FILE [--frames N] [--threads N] [--repeat N] [--json]
 
-Medians of several passes over the clip's first frames, after one that does not count. ``codec`` is networks and range
+Medians of several passes over the clip's first frames; of ours after one that does not count. ``codec`` is networks and range
 coder alone, ``autoencoder`` its networks alone, each by itself; ``whole`` is the command's work, a clip's file to LIVE and
-back to H.264, where the two overlap and ffmpeg runs beside. A peer is run at the setting whose file is nearest to ours.
+back to H.264, where the two overlap and ffmpeg runs beside. A peer is run at the setting whose file is
+nearest to that of the last of ours.
 """
 
 from __future__ import annotations

@@ -103,6 +103,7 @@ def measure(files: list[Path]) -> list[dict[str, object]]:
                 clips.append([encode_picture(autoencoder, frame)[0] for frame in frames])
             base = bits_with(codec, kind.place, kind.floats(codec), clips)
             own = bits_with(codec, kind.place, getattr(codec, kind.place), clips)
+            assert kind.wide or codec.card.get("arithmetic", "float64") == "float64"  # its own is that then
             wide = bits_with(codec, kind.place, kind.wide(codec), clips) if kind.wide else own
             rows.append({
                 "codec": name,

@@ -126,7 +126,8 @@ def block() -> str:
     ours = means[means["codec"].isin((OURS, LOWEST))]
     parts += ["Our qualities:", results.markdown(ours, shown)]
     parts += [
-        f"Seconds a photo at about {TIMED_BPP:g} bpp (medians, on 2 cores; VVC and JPEG XL are programs, started for each file):",
+        f"Seconds a photo at about {TIMED_BPP:g} bpp (medians over the first 8 photos, on one core; VVC and JPEG XL are programs, "
+        "started for each file):",
         speed_table(points, means),
         "The ceiling of any codec over a frozen autoencoder is its own round trip:",
         round_trip_table(json.loads(ROUND_TRIP.read_text())),

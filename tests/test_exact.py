@@ -83,6 +83,7 @@ def test_leaky_relu_is_pythons_integer_arithmetic(slope):
 def test_sum_and_product_are_pythons_integer_arithmetic():
     pairs = list(itertools.product(EXTREMES, EXTREMES))
     x, y = torch.tensor(pairs).double().T
+    assert Product()(torch.tensor([40.0, 3.0, -40.0]), torch.tensor([40.0, 2.0, 40.0])).tolist() == [1024, 6, -1024]
     sums, products = exact_twin(Sum())(x, y), exact_twin(Product())(x, y)
     assert [int(v) for v in sums] == [max(-LIMIT, min(LIMIT, a + b)) for a, b in pairs]
     assert [int(v) for v in products] == [max(-LIMIT, min(LIMIT, (a * b + 512) >> 10)) for a, b in pairs]

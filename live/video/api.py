@@ -178,8 +178,7 @@ class DecodedClip(Iterator[Shown]):
                 self._reader.check()
             if start < 0 or (self.count is not None and start >= self.count):
                 raise InputError(f"{path} has frames 0 to {(self.count or 0) - 1}, and no frame {start}")
-            codec = self._load(checkpoint)
-            factor = codec.card.get("factor", 8)
+            codec, factor = self._load(checkpoint)
             self._reader.check_latents(factor)
         except BaseException:
             self._file.close()
@@ -189,9 +188,10 @@ class DecodedClip(Iterator[Shown]):
         self._codec, self.lost, self._first_lost = clip_codec(codec), 0, 0
         self._frames = self._decoded(start)
 
-    def _load(self, checkpoint: str | Path | None) -> Codec:
-        """Whatever the file takes to decode; returns the codec as its checkpoint gives it."""
-        return _codec_of(self.header, checkpoint)
+    def _load(self, checkpoint: str | Path | None) -> tuple[Codec, int]:
+        """Whatever the file takes to decode; returns the codec as its checkpoint gives it, and the autoencoder's factor."""
+        codec = _codec_of(self.header, checkpoint)
+        return codec, codec.card.get("factor", 8)
 
     @abstractmethod
     def _shown(self, latents: Tensor) -> Shown:
@@ -281,14 +281,14 @@ class ClipFrames(DecodedClip[Image.Image]):
         self._vae = vae
         super().__init__(path, start, checkpoint, salvage, max_pixels, max_frames, check)
 
-    def _load(self, checkpoint: str | Path | None) -> Codec:
+    def _load(self, checkpoint: str | Path | None) -> tuple[Codec, int]:
         if self.header.latents:
             raise InputError(HOLDS_LATENTS)
-        codec = super()._load(checkpoint)
+        codec, _ = super()._load(checkpoint)
         self._autoencoder = _autoencoder(codec, self._vae, self.header.autoencoder)
         tiles = self.header.sections.get(TILES_TAG)
         self._geometry = None if tiles is None else Geometry.unpack(tiles)
-        return codec
+        return codec, self._autoencoder.factor
 
     def _shown(self, latents: Tensor) -> Image.Image:
         clip = self.header.properties

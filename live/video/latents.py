@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..api import _autoencoder, _codec, _identity_for
 from ..checkpoints import clip_codec_name
 from ..container import MAX_PIXELS
-from ..errors import InputError
+from ..errors import InputError, reason
 from ..files import replacing
 from ..latents.base import Autoencoder
 from ..latents.given import as_latents, kind_of
@@ -58,17 +58,17 @@ def compress_clip_latents(
     first = next(checked, None)
     if first is None:
         raise InputError("the clip holds no frames")
-    count = len(latents) if isinstance(latents, Sized) else None
+    length = len(latents) if isinstance(latents, Sized) else None
     shape = Properties(first.shape[3], first.shape[2], rate, colour=Colour(RGB, full_range=True))
     header = header_of(chosen, coder, identity, shape, latents=True)
     frames = ((each, None) for each in chain([first], checked))
     with replacing(output) as (file, place):
-        count = encode_clip(frames, header, coder, std, file, scene_cuts, count, progress)
+        coded = encode_clip(frames, header, coder, std, file, scene_cuts, length, progress)
         file.flush()
         if verify:
             check_written(lambda: ClipLatents(place, 0, checkpoint, False, sys.maxsize, sys.maxsize, check=True))
         size = place.stat().st_size
-    return ClipSummary(count, shape.width, shape.height, rate, size)
+    return ClipSummary(coded, shape.width, shape.height, rate, size)
 
 
 def _checked(latents: Tensor | Iterable[Tensor], channels: int) -> Iterator[Tensor]:
@@ -76,12 +76,16 @@ def _checked(latents: Tensor | Iterable[Tensor], channels: int) -> Iterator[Tens
     if not isinstance(latents, Iterable) or (isinstance(latents, Tensor) and latents.dim() != 4):
         given = f"a tensor of shape {tuple(latents.shape)}" if isinstance(latents, Tensor) else kind_of(latents)
         raise InputError(f"a clip's latents must be (T, {channels}, h, w), or ({channels}, h, w) in a row, not {given}")
-    size = None
-    for number, frame in enumerate(latents):
+    size, given = None, iter(latents)
+    for number in count():
         try:
-            tensor = as_latents(frame, channels)
+            tensor = as_latents(next(given), channels)
+        except StopIteration:
+            return
         except InputError as error:
             raise InputError(f"frame {number}: {error}") from None
+        except OSError as error:  # of the caller's own reading; of the output's writing it would else be said
+            raise InputError(f"frame {number} cannot be read: {reason(error)}") from error
         size = size or tensor.shape
         if tensor.shape != size:
             shapes = f"{tuple(tensor.shape[1:])}, and the frames before {tuple(size[1:])}"
