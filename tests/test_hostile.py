@@ -265,10 +265,10 @@ def test_a_crash_and_a_hang_are_recorded_not_suffered():
 
 @pytest.mark.slow
 def test_the_fuzzer_counts_every_file(capsys):
-    assert fuzz.main(["--count", "60", "--seed", "3", "--json"]) == 0
+    assert fuzz.main(["--count", "200", "--seed", "3", "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
-    assert table["count"] == 60 and not table["failures"]
-    assert sum(sum(layer["outcomes"].values()) for layer in table["layers"].values()) == 60
+    assert table["count"] == 200 and not table["failures"]
+    assert sum(sum(layer["outcomes"].values()) for layer in table["layers"].values()) == 200
     assert set(table["layers"]) == set(fuzz.LAYERS) and "| crash |" + " 0 |" * len(fuzz.LAYERS) in fuzz.text(table)
 
 
