@@ -14,6 +14,7 @@ from test_cli import refused
 
 import live
 from live.__main__ import main
+from live.api import LARGEST_LATENT
 from live.checkpoints import load_codec
 from live.codecs import glc, make_codec
 from live.codecs.glc import Glc, Transform
@@ -289,7 +290,7 @@ def test_impossible_sizes_are_refused(sizes):
 
 
 def test_latents_out_of_all_bounds_are_refused_both_ways(glc_live, codec, monkeypatch):
-    """The transforms multiply what they are given: of forged symbols they can make infinities, which no picture may show."""
+    """The transforms multiply what they are given; their products are bounded, and what is beyond a limit no autoencoder sees."""
     with pytest.raises(InputError, match="far outside"):
         live.compress_latents(torch.full((8, 8, 8), 1e12), 1, codec="glc")
     code = Write.code
@@ -300,5 +301,7 @@ def test_latents_out_of_all_bounds_are_refused_both_ways(glc_live, codec, monkey
     with monkeypatch.context() as patch:
         patch.setattr(Write, "code", forged)
         hostile = live.compress(photo(70, 50), 0, codec="glc")
+    assert live.decompress_latents(hostile).abs().max() < LARGEST_LATENT
+    monkeypatch.setattr("live.api.LARGEST_LATENT", 100.0)
     with pytest.raises(DamagedFile, match="out of all bounds"):
         live.decompress(hostile)

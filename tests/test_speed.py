@@ -52,6 +52,7 @@ def test_table_of_speeds(tmp_path, monkeypatch, capsys):
 
 def test_aims_of_speed():
     facts = {
+        "threads": 2,
         "encoding_ms": {"entropy_coding_and_container": 14, "latents_to_file": 61, "photo_to_file": 300},
         "decoding_ms": {"entropy_coding_and_container": 26, "file_to_latents": 55, "file_to_photo": 500},
         "compressai_float_ms": {"our networks": {"latents_to_file": 80, "file_to_latents": 54}},
