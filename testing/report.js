@@ -23,6 +23,9 @@ function followPointer() {
   };
 }
 
+// Ticks of rate: by itself the axis shows bare digits.
+const RATES = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
+
 // A plot of rate and distortion: one trace a codec, of the points that belong.
 function rdPlot(place, codecs, points, metric, text) {
   const traces = codecs.map(codec => {
@@ -34,7 +37,8 @@ function rdPlot(place, codecs, points, metric, text) {
     };
   }).filter(trace => trace.x.length);
   const layout = {
-    margin: { t: 10, r: 10 }, xaxis: { type: "log", title: { text: "bits per pixel" } },
+    margin: { t: 10, r: 10 }, legend: { y: 0.92 },
+    xaxis: { type: "log", title: { text: "bits per pixel" }, tickvals: RATES, ticktext: RATES.map(String) },
     yaxis: { title: { text: metric.label, standoff: 8 }, autorange: metric.higher ? true : "reversed" },
   };
   Plotly.react(place, traces, layout, { responsive: true, displaylogo: false });
