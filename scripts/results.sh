@@ -17,6 +17,7 @@ fi
 if [ ! -e out/kodak/points.csv ] && [ -e results/kodak.csv ]; then
     python -m testing.results --points results/kodak.csv --peers --out out/kodak/points.csv
 fi
+export OMP_NUM_THREADS=1 # the README's seconds a photo are of one core: on a machine that has more, under taskset -c 0
 evaluate() { python -m testing.evaluate --data "$data" --out out/kodak "$@" >out/kodak/table.md; }
 evaluate --codecs vvc,jpeg,jpeg444,webp,heif,avif,avif420,jxl,live_plus,live_paper
 evaluate --codecs glc --reference original

@@ -124,9 +124,10 @@ def block() -> str:
         if reference == "autoencoder":
             parts += [f"![The same {REFERENCES[reference]}](assets/kodak_rd_autoencoder.png)"]
     ours = means[means["codec"].isin((OURS, LOWEST))]
+    timed = points.loc[points["encode_s"].notna(), "picture"].nunique()
     parts += ["Our qualities:", results.markdown(ours, shown)]
     parts += [
-        f"Seconds a photo at about {TIMED_BPP:g} bpp (medians over the first 8 photos, on one core; VVC and JPEG XL are programs, "
+        f"Seconds a photo at about {TIMED_BPP:g} bpp (medians over {timed} photos, on one core; VVC and JPEG XL are programs, "
         "started for each file):",
         speed_table(points, means),
         "The ceiling of any codec over a frozen autoencoder is its own round trip:",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,7 +14,7 @@ from conftest import perturb
 from PIL import Image
 
 import live
-from live.checkpoints import export_codec
+from live.checkpoints import export_codec, load_codec
 from live.codecs import Glc, GlcVideo, GlcVideoConfig
 from live.codecs.video.base import VideoCodec
 from live.codecs.video.live_video import LiveVideo, LiveVideoConfig
@@ -154,6 +155,14 @@ def small_live_video(images: list, seed: int | None = 0) -> LiveVideo:
             codec.temporal.h_a[-1].weight.normal_(0, 0.3)
             codec.temporal.head.bias[codec.channels :] += 15
     return codec.eval()
+
+
+def with_live_video(small_models: Path, folder: Path) -> Path:
+    """A folder with the small models and a small live_video over them; returns it."""
+    shutil.copytree(small_models, folder, dirs_exist_ok=True)
+    images = [load_codec(folder / f"live_plus_q{quality}.safetensors") for quality in (1, 2)]
+    export_clip_codec(small_live_video(images), folder / "live_video.safetensors")
+    return folder
 
 
 def small_glc_video(glc: Glc, seed: int | None = 0) -> GlcVideo:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from films import export_clip_codec, frames_of, moving, moving_latents, small_live_video
+from films import frames_of, moving, moving_latents, with_live_video
 from safetensors.torch import load_file, save_file
 from test_cli import refused
 from test_video_damage import hurt
@@ -34,11 +34,7 @@ from live.video.properties import RGB, Colour, Properties
 @pytest.fixture(scope="module")
 def folder(small_models: Path, tmp_path_factory) -> Path:
     """The small models and a small live_video over them."""
-    folder = tmp_path_factory.mktemp("latents")
-    shutil.copytree(small_models, folder, dirs_exist_ok=True)
-    images = [load_codec(folder / f"live_plus_q{quality}.safetensors") for quality in (1, 2)]
-    export_clip_codec(small_live_video(images), folder / "live_video.safetensors")
-    return folder
+    return with_live_video(small_models, tmp_path_factory.mktemp("latents"))
 
 
 @pytest.fixture(autouse=True)

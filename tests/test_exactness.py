@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import export_small_glc, export_small_vq, perturb, photo
-from films import export_clip_codec, small_glc_video, small_live_video
+from films import export_clip_codec, small_glc_video, with_live_video
 
 from live.checkpoints import export_codec, load_codec
 from live.codecs.paper import LivePaper, PaperConfig
@@ -22,14 +21,14 @@ from testing.float_twins import FloatTemporal
 @pytest.fixture(scope="module")
 def folder(small_models: Path, tmp_path_factory) -> Path:
     """A small checkpoint of every codec."""
-    folder = tmp_path_factory.mktemp("every_codec")
-    shutil.copytree(small_models, folder, dirs_exist_ok=True)
-    images = [load_codec(folder / f"live_plus_q{quality}.safetensors") for quality in (1, 2)]
-    export_clip_codec(small_live_video(images), folder / "live_video.safetensors")
+    folder = with_live_video(small_models, tmp_path_factory.mktemp("every_codec"))
     torch.manual_seed(0)
     paper = LivePaper(PaperConfig(n=6, m=8))
     perturb(paper, 0)
-    card = {key: images[0].card[key] for key in ("autoencoder", "autoencoder_name", "factor")}
+    card = {
+        key: load_codec(folder / "live_plus_q1.safetensors").card[key]
+        for key in ("autoencoder", "autoencoder_name", "factor")
+    }
     export_codec(paper.eval(), folder / "live_paper_q1.safetensors", card | {"quality": 1})
     export_small_vq(folder)
     export_clip_codec(small_glc_video(export_small_glc(folder, 16)), folder / "glc_video.safetensors")

@@ -13,13 +13,13 @@ import torch
 from conftest import photo
 from films import (
     SMALL_LIVE_VIDEO,
-    export_clip_codec,
     frames_of,
     make_clip,
     moving,
     moving_latents,
     psnr,
     small_live_video,
+    with_live_video,
     written,
 )
 from test_cli import refused
@@ -38,11 +38,7 @@ from live.video.container import ClipReader
 @pytest.fixture(scope="module")
 def folder(small_models: Path, tmp_path_factory) -> Path:
     """The small models and a small live_video over them."""
-    folder = tmp_path_factory.mktemp("video")
-    shutil.copytree(small_models, folder, dirs_exist_ok=True)
-    images = [load_codec(folder / f"live_plus_q{quality}.safetensors") for quality in (1, 2)]
-    export_clip_codec(small_live_video(images), folder / "live_video.safetensors")
-    return folder
+    return with_live_video(small_models, tmp_path_factory.mktemp("video"))
 
 
 @pytest.fixture(autouse=True)
