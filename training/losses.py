@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,17 +15,15 @@ from live.metrics.perceptual import dists_network, lpips_network
 
 from .data import ALONE, Share
 
-DISTS_CROP, DISTS_PICTURES = 96, 1
-"""DISTS runs VGG-16 three times a step: on whole batches it would cost more than the autoencoder itself. So many pictures of
-a batch, its first, which is in rank 0's share."""
-
-
 @dataclass(frozen=True)
 class Phase:
     """From step ``start`` on: batch size, crop (px) and the weights of the distortion's terms.
 
     On pictures in [0, 1]: l1, mse, alex (LPIPS-Alex), vgg (LPIPS-VGG), dists. On latents: latent_mse, in standard
     deviations of their channel; latent_norm, the L2 norm of the difference over the whole batch (LIVE's "latent-mix").
+
+    LPIPS-VGG and DISTS run VGG-16 three times a step each: on whole batches they would cost several times what the
+    autoencoder does. Each sees one picture a step, the middle ``vgg_crop`` px of it.
     """
 
     start: int
@@ -37,6 +36,7 @@ class Phase:
     dists: float = 0.0
     latent_mse: float = 0.0
     latent_norm: float = 0.0
+    vgg_crop: int = 96
 
     @property
     def sees_pictures(self) -> bool:
@@ -90,17 +90,19 @@ def distortion_terms(
         terms["l1"] = weights.l1 * F.l1_loss(decoded, pictures)
     if weights.mse:
         terms["mse"] = weights.mse * F.mse_loss(decoded, pictures)
-    for backbone, weight in (("alex", weights.alex), ("vgg", weights.vgg)):
-        if weight:
-            terms[backbone] = weight * lpips_network(backbone).to(decoded.device)(decoded, pictures).mean()
-    if weights.dists and share.rank:
-        terms["dists"] = 0.0 * decoded.mean()
-    elif weights.dists:
-        some = slice(DISTS_PICTURES)
-        with bfloat16(bf16, decoded.device):
-            distances = dists_network().to(decoded.device)(middle(decoded[some]), middle(pictures[some]))
-        dists = weights.dists * distances.mean()
-        terms["dists"] = dists + (share.world - 1) * (dists - dists.detach())
+    if weights.alex:
+        terms["alex"] = weights.alex * lpips_network("alex").to(decoded.device)(decoded, pictures).mean()
+    for name, weight, network, which in (
+        ("vgg", weights.vgg, partial(lpips_network, "vgg"), slice(-1, None)),
+        ("dists", weights.dists, dists_network, slice(1)),
+    ):
+        if weight and share.rank:
+            terms[name] = 0.0 * decoded.mean()
+        elif weight:  # the pictures of rank 0, and there not the same for both
+            with bfloat16(bf16, decoded.device):
+                a, b = (middle(of[which], weights.vgg_crop) for of in (decoded, pictures))
+                distance = weight * network().to(decoded.device)(a, b).mean()
+            terms[name] = distance + (share.world - 1) * (distance - distance.detach())
     return terms
 
 
@@ -128,9 +130,9 @@ def _norm(difference: Tensor, share: Share) -> Tensor:
     return norm + share.world * (mine - mine.detach()) / (2 * norm).clamp(min=1e-12)
 
 
-def middle(pictures: Tensor) -> Tensor:
-    """The middle of pictures (B, 3, H, W), at most ``DISTS_CROP`` px a side."""
-    height, width = (min(size, DISTS_CROP) for size in pictures.shape[2:])
+def middle(pictures: Tensor, side: int) -> Tensor:
+    """The middle of pictures (B, 3, H, W), at most ``side`` px a side."""
+    height, width = (min(size, side) for size in pictures.shape[2:])
     top, left = (pictures.shape[2] - height) // 2, (pictures.shape[3] - width) // 2
     return pictures[:, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)
 

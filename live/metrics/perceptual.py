@@ -54,7 +54,8 @@ class LPIPS(nn.Module):
 
     def features(self, pictures: Tensor) -> list[Tensor]:
         """The backbone's activations, each position normalised over its channels."""
-        return [lpips.normalize_tensor(maps) for maps in self.net.net(self.net.scaling_layer(pictures * 2 - 1))]
+        maps = self.net.net(self.net.scaling_layer(pictures * 2 - 1))
+        return [lpips.normalize_tensor(each.float()) for each in maps]  # under autocast: float32 from here on
 
     def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
         """(B,) from the features of two sets of pictures."""
