@@ -43,7 +43,7 @@ def test_a_codec_of_any_autoencoder_trains_on_pictures_and_on_draws(photos, tmp_
 
 
 def test_distortions_of_shares_make_the_gradient_of_the_whole():
-    """Of two processes: the mean of their gradients, DISTS too, which looks at one picture of the batch."""
+    """Of two processes: the mean of their gradients, DISTS and LPIPS-VGG too, which look at one picture of the batch."""
     weights = Phase(0, 4, 64, l1=1.0, alex=1.0, dists=1.0)
     pictures, decoded = torch.rand(4, 3, 64, 64), torch.rand(4, 3, 64, 64)
     scale = torch.ones(3, 1, 1, requires_grad=True)
@@ -55,6 +55,21 @@ def test_distortions_of_shares_make_the_gradient_of_the_whole():
     whole = gradient(slice(4), Share())
     halves = [gradient(slice(rank, 4, 2), Share(rank, 2)) for rank in (0, 1)]
     assert torch.allclose(sum(halves) / 2, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_each_vgg_network_sees_the_middle_of_one_picture():
+    pictures = torch.rand(3, 3, 96, 96)
+    seen = {}
+    for name in ("vgg", "dists"):
+        decoded = torch.rand(3, 3, 96, 96, requires_grad=True)
+        weights = Phase(0, 3, 96, l1=0, alex=0, vgg_crop=64, **{name: 1.0})
+        terms = distortion_terms(decoded, pictures, weights)
+        (gradient,) = torch.autograd.grad(terms.pop(name), decoded)
+        assert not terms
+        seen[name] = gradient.abs().amax((1, 2, 3)).nonzero().flatten().tolist()
+        where = gradient[seen[name][0]].abs().amax(0).nonzero()
+        assert where.amin(0).tolist() == [16, 16] and where.amax(0).tolist() == [79, 79]
+    assert seen == {"dists": [0], "vgg": [2]}
 
 
 def test_networks_that_were_loaded_to_measure_can_be_trained_with():

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import photo
@@ -276,6 +277,31 @@ def test_crops_depend_on_seed_and_place_alone(photos):
     assert len(set(seen)) == len(seen)
 
 
+def test_crops_are_varied_in_detail(photos):
+    """Most are enlarged parts of themselves, up to twice, with less detail from pixel to pixel; some remain as they are."""
+    data = Photos(sorted(photos.glob("*.png")), 64)
+    piece = torch.randint(256, (3, 64, 64), dtype=torch.uint8)
+    random = np.random.default_rng(1)
+    drawn = [data.varied(piece, random) for _ in range(300)]
+    others = [crop for crop in drawn if not torch.equal(crop, piece)]
+    assert 80 < len(drawn) - len(others) < 160, "38 % are expected to stay"
+    assert all(crop.shape == piece.shape and crop.dtype == piece.dtype for crop in others)
+    detail = [(crop[:, 1:].int() - crop[:, :-1]).abs().float().mean() for crop in (piece, *others)]
+    assert max(detail[1:]) < 1.02 * detail[0] and min(detail[1:]) < 0.2 * detail[0]
+    assert 0.4 < np.median(detail[1:]) / detail[0] < 0.9
+
+
+def test_released_weights_are_short():
+    """Six significant bits: within a 64th and float16's own rounding, either sign; again the same; the rest untouched."""
+    weights = torch.randn(80, 80) * torch.logspace(-3, 1, 80)
+    short = export.short(weights)
+    assert ((short - weights).abs() <= weights.abs() / 62 + 1e-6).all() and not torch.equal(short, weights)
+    assert torch.equal(export.short(-weights), -short) and torch.equal(export.short(short), short)
+    assert (short.half().view(torch.int16) & 31 == 0).all() and torch.equal(short.half().float(), short)
+    for other in (weights[:40], torch.arange(5000)):
+        assert export.short(other) is other
+
+
 def test_patch_transform_starts_as_the_klt(photos):
     """At step 0 the autoencoder is already the best linear one: far above a random start."""
     config = parse(AutoencoderConfig, {"schedule": {"steps": 1}, "phases": [], "model": {"channels": 16}})
@@ -327,7 +353,7 @@ def test_a_finished_autoencoder_is_taken_further(photos, tmp_path):
     first = torch.load(tmp_path / "first" / "state.pt", weights_only=True)["ema"]
     for name, value in model.state_dict().items():
         if "log_gain" in name or name.startswith("net.") or ".h_s." in name or ".context" in name:
-            assert torch.allclose(value, first[name], atol=2e-3), name
+            assert torch.allclose(value, export.short(first[name]), atol=2e-3), name
     assert train_autoencoder.main([*data, "--run", str(tmp_path / "second"), "--init", str(released)]) == 0
     config = json.loads(torch.load(tmp_path / "second" / "state.pt", weights_only=True)["config"])
     assert config["init"] == read_card(released)["identity"]

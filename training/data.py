@@ -24,7 +24,7 @@ from live.media import read_picture
 VALIDATION_SHARE = 0.04
 VALIDATION_PHOTOS, VALIDATION_CROP = 24, 256
 """How many of the held-out photos a stage looks at, and the side in px of the middle of each."""
-SMOOTH_SHARE = 0.04
+SMOOTH_SHARE, ENLARGED_SHARE, LARGEST_SCALE = 0.04, 0.6, 2.0
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,26 @@ class Photos(Examples):
         super().__init__(kept, pictures, flip=True)
 
     def varied(self, piece: Tensor, random: np.random.Generator) -> Tensor:
-        """Now and then a smooth picture: 1 to 5 px of the crop a side, enlarged. Photos alone teach no flat colour."""
-        if random.random() >= SMOOTH_SHARE:
-            return piece
-        few = piece[None, :, : random.integers(1, 6), : random.integers(1, 6)].float()
-        return F.interpolate(few, piece.shape[1:], mode="bilinear").round()[0].to(piece.dtype)
+        """Now and then a smooth picture, 1 to 5 px of the crop a side, enlarged: photos alone teach no flat colour. And often
+        a part of the crop enlarged up to ``LARGEST_SCALE`` times: training photos are small, with more detail in a crop
+        than the photos have that people compress."""
+        if random.random() < SMOOTH_SHARE:
+            return enlarged(piece[:, : random.integers(1, 6), : random.integers(1, 6)], piece.shape[1], "bilinear")
+        if random.random() < ENLARGED_SHARE:
+            crop = piece.shape[1]
+            part = round(crop / LARGEST_SCALE ** random.random())
+            top, left = random.integers(0, crop - part + 1, 2)
+            return enlarged(piece[:, top : top + part, left : left + part], crop, "bicubic")
+        return piece
 
     def scaled(self, tensors: Tensor) -> Tensor:
         return tensors.float() / 255
+
+
+def enlarged(piece: Tensor, side: int, mode: str) -> Tensor:
+    """A piece (c, h, w) of 8-bit values as (c, side, side), interpolated and rounded."""
+    values = F.interpolate(piece[None].float(), (side, side), mode=mode)
+    return values.round().clamp(0, 255)[0].to(piece.dtype)
 
 
 def split(data: str | Path, smallest: int) -> tuple[Photos, Tensor]:

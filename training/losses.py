@@ -15,6 +15,7 @@ from live.metrics.perceptual import dists_network, lpips_network
 
 from .data import ALONE, Share
 
+
 @dataclass(frozen=True)
 class Phase:
     """From step ``start`` on: batch size, crop (px) and the weights of the distortion's terms.
