@@ -64,7 +64,8 @@ def load_run(folder: Path, kind: str) -> Run:
 
 
 def short(tensor: Tensor) -> Tensor:
-    """A large tensor's values rounded to float16 whose last five bits are zero; others, and integers, as they are.
+    """A tensor of any shape and 4096 values or more, rounded to float16 whose last five bits are zero, in its own dtype; smaller
+    ones, and integers, as they are.
 
     Measured on the validation split: 0.003 dB less and the same LPIPS-Alex of ``compact``'s pictures, rates within 0.2 %.
     """
