@@ -15,6 +15,8 @@ from .errors import ConfigError, InputError, ModelError, UnknownModel
 from .registry import embedded_dir
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .codecs.base import Codec
     from .container import LiveFile
     from .video.header import ClipHeader
@@ -225,9 +227,12 @@ def export_codec(codec: Codec, path: Path, card: dict[str, Any], half: bool = Tr
     from .codecs.video.base import VideoCodec
     from .latents.base import identity_of
 
-    state = {name: value.half() if half else value for name, value in state_of(codec).items()}
-    codec.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
+    def stored() -> dict[str, Tensor]:
+        return {name: value.half() if half else value for name, value in state_of(codec).items()}
+
+    codec.load_state_dict({name: value.float() for name, value in stored().items()}, strict=False)
     codec.build_tables()
+    state = stored()
     for name, tables in codec.tables.items():
         state |= tables.to_tensors(f"tables.{name}")
     state |= {f"{_UNITS}{name}": unit for name, unit in codec.units.items()}

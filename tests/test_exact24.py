@@ -22,18 +22,23 @@ from live.errors import LiveError, ModelError
 from live.latents.base import identity_of
 from live.priors.exact24 import LARGEST_SUM, LIMIT, Conv24, choose_bits, fixed_weights, largest_sum
 from live.priors.hyper import anchor_mask, half
-from live.priors.hyper24 import Hyper24, choose_units
+from live.priors.hyper24 import Hyper24, layers_of
 
 CARD = {"quality": 1, "autoencoder": None, "autoencoder_name": None}
 
 
-@pytest.fixture
-def codec():
+def trained():
     torch.manual_seed(4)
     codec = LivePlus(SMALL_PLUS)
     perturb(codec, 5)
-    codec.build_tables()
     return codec.eval()
+
+
+@pytest.fixture
+def codec():
+    codec = trained()
+    codec.build_tables()
+    return codec
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
@@ -164,8 +169,30 @@ def rewrite(path, tensors, card):
 
 
 def test_units_are_chosen_alike_every_time(codec):
-    again = choose_units(codec.hyper, codec.tables["z"])
-    assert {k: v.tolist() for k, v in again.items()} == {k: v.tolist() for k, v in codec.units.items()}
+    again = trained()
+    again.build_tables()
+    assert {k: v.tolist() for k, v in again.units.items()} == {k: v.tolist() for k, v in codec.units.items()}
+    assert all(torch.equal(weight, codec.state_dict()[name]) for name, weight in again.state_dict().items())
+
+
+def test_rounded_weights_shift_nothing_on_average(codec):
+    """Against the floats before they were rounded; the integers of these, with biases as they were, stand for what is gained."""
+    before, units = trained().hyper, codec.units
+    z = codec.tables["z"].draw((16, 12, 12), torch.Generator().manual_seed(8))
+    units_of_features = 2.0 ** units["features.fractions"].float().reshape(1, -1, 1, 1)
+    shifts = []
+    with torch.no_grad():
+        for hyper in (codec.hyper, before):
+            off = Hyper24(hyper, units).features(z) / units_of_features - before.features(z)
+            shifts.append(off.mean((0, 2, 3)).abs().mean().item())
+    assert shifts[0] < shifts[1] / 3
+
+
+def test_stored_weights_are_their_integers(codec, tmp_path):
+    """So the network in floating point, which training would go on from, is the one that decodes."""
+    exported = export_codec(codec, tmp_path / "codec.safetensors", CARD)
+    for layer in layers_of(exported.hyper).values():
+        assert torch.equal(layer.rounded(exported.units), layer.conv.weight)
 
 
 def test_clamped_extremes_still_decode(codec):

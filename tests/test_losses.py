@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from diffusers import AutoencoderKL
 from test_latents import BLOCKS
@@ -42,9 +43,10 @@ def test_a_codec_of_any_autoencoder_trains_on_pictures_and_on_draws(photos, tmp_
     assert "compact has none; set sample: false" in capsys.readouterr().err
 
 
-def test_distortions_of_shares_make_the_gradient_of_the_whole():
-    """Of two processes: the mean of their gradients, DISTS and LPIPS-VGG too, which look at one picture of the batch."""
-    weights = Phase(0, 4, 64, l1=1.0, alex=1.0, dists=1.0)
+@pytest.mark.parametrize("vgg_crop", [64, 0])
+def test_distortions_of_shares_make_the_gradient_of_the_whole(vgg_crop):
+    """Of two processes: the mean of their gradients, DISTS and LPIPS-VGG too, which look at one picture of the batch or at all."""
+    weights = Phase(0, 4, 64, l1=1.0, alex=1.0, vgg=1.0, dists=1.0, vgg_crop=vgg_crop)
     pictures, decoded = torch.rand(4, 3, 64, 64), torch.rand(4, 3, 64, 64)
     scale = torch.ones(3, 1, 1, requires_grad=True)
 
@@ -70,6 +72,13 @@ def test_each_vgg_network_sees_the_middle_of_one_picture():
         where = gradient[seen[name][0]].abs().amax(0).nonzero()
         assert where.amin(0).tolist() == [16, 16] and where.amax(0).tolist() == [79, 79]
     assert seen == {"dists": [0], "vgg": [2]}
+
+
+def test_with_a_crop_of_zero_the_vgg_networks_see_everything():
+    decoded = torch.rand(2, 3, 64, 64, requires_grad=True)
+    terms = distortion_terms(decoded, torch.rand(2, 3, 64, 64), Phase(0, 2, 64, l1=0, alex=0, vgg=1.0, vgg_crop=0))
+    (gradient,) = torch.autograd.grad(terms["vgg"], decoded)
+    assert (gradient.abs().amax(1) > 0).all()
 
 
 def test_networks_that_were_loaded_to_measure_can_be_trained_with():

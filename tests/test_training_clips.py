@@ -103,6 +103,15 @@ def test_turns_are_clockwise_and_zooms_grow():
     assert torch.allclose(grown[2][:, ::2, ::2], grown[1][:, 8:25, 8:25], atol=0.1)
 
 
+def test_photos_are_shown_reduced_and_enlarged():
+    """A ramp rises by one a pixel; as it is shown, by as much as it is reduced."""
+    ramp = torch.arange(200, dtype=torch.uint8).expand(3, 200, 200)
+    films = [shown(ramp, Motion().path(1, 48), np.random.default_rng(seed))[0, 0, 1:-1, 1:-1] for seed in range(60)]
+    rises = np.array([max(film.diff(dim=axis).abs().median().item() for axis in (0, 1)) for film in films])
+    assert 0.48 < rises.min() < 0.6 and 1.6 < rises.max() < 1.77
+    assert 0.4 < (rises < 1).mean() < 0.8
+
+
 def test_what_passes_in_front_moves_as_one_piece():
     points = Motion(right=4).path(3, 64)
     cover = oval(points, np.random.default_rng(3))

@@ -25,6 +25,7 @@ VALIDATION_SHARE = 0.04
 VALIDATION_PHOTOS, VALIDATION_CROP = 24, 256
 """How many of the held-out photos a stage looks at, and the side in px of the middle of each."""
 SMOOTH_SHARE, ENLARGED_SHARE, LARGEST_SCALE = 0.04, 0.6, 2.0
+"""How often an example is a smooth picture, how often else it is enlarged, and by up to how much (see ``Photos.varied``)."""
 
 
 @dataclass(frozen=True)

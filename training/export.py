@@ -34,7 +34,7 @@ from live.latents.vq import VqAutoencoder
 from live.latents.vq_net import FACTOR
 from live.registry import rate_model_path
 
-from .data import Photos, is_validation
+from .data import VALIDATION_CROP, VALIDATION_SHARE, Photos, is_validation
 from .record import RUN, VALIDATION, read_state
 from .train_video import untrained_codec
 
@@ -81,7 +81,8 @@ def _export_net(folder: Path, output: Path, data: str, kind: type[ExportedAutoen
     net = kind.network(parse(kind.sizes, config["model"]))
     weights = {k.removeprefix("net."): v.half() for k, v in state.items() if k.startswith("net.")}
     weights |= _statistics(net, weights, data)
-    card = {"config": about.pop("training"), "data": f"{len(picture_files(data))} photos, 4 % held out"} | about
+    photos = f"{len(picture_files(data))} photos, {VALIDATION_SHARE:.0%} held out"
+    card = {"config": about.pop("training"), "data": photos} | about
     identity = identity_of(weights, kind.convention)
     full = {"kind": "autoencoder", "model": config["model"], "identity": identity, **named, **card}
     write_artefact(output, weights, full)
@@ -92,7 +93,7 @@ def _export_net(folder: Path, output: Path, data: str, kind: type[ExportedAutoen
 def _statistics(net: nn.Module, weights: dict[str, Tensor], data: str) -> dict[str, Tensor]:
     """Mean and deviation of every channel of the latents that these weights make of the held-out photos."""
     net.load_state_dict({k: v.float() for k, v in weights.items()})
-    held_out = Photos([f for f in picture_files(data) if is_validation(f)], 256).middle(256)
+    held_out = Photos([f for f in picture_files(data) if is_validation(f)], VALIDATION_CROP).middle(VALIDATION_CROP)
     latents = torch.cat([net.encoder(pictures * 2 - 1) for pictures in held_out.split(8)])
     return dict(zip(STATISTICS, (latents.mean((0, 2, 3)), latents.std((0, 2, 3))), strict=True))
 

@@ -24,7 +24,7 @@ class Phase:
     deviations of their channel; latent_norm, the L2 norm of the difference over the whole batch (LIVE's "latent-mix").
 
     LPIPS-VGG and DISTS run VGG-16 three times a step each: on whole batches they would cost several times what the
-    autoencoder does. Each sees one picture a step, the middle ``vgg_crop`` px of it.
+    autoencoder does. Each sees one picture a step, the middle ``vgg_crop`` px of it; at 0 all pictures, whole.
     """
 
     start: int
@@ -66,7 +66,7 @@ def check_phases(phases: tuple[Phase, ...], unit: int) -> None:
 
 
 def bfloat16(enabled: bool, device: torch.device) -> torch.autocast:
-    """The context for the convolutions of autoencoder and DISTS while training; all else stays in float32.
+    """The context for the convolutions of autoencoder, LPIPS-VGG and DISTS while training; all else stays in float32.
 
     Does nothing on a processor without bfloat16 instructions, where emulating them takes 12 times as long as float32.
     """
@@ -93,17 +93,24 @@ def distortion_terms(
         terms["mse"] = weights.mse * F.mse_loss(decoded, pictures)
     if weights.alex:
         terms["alex"] = weights.alex * lpips_network("alex").to(decoded.device)(decoded, pictures).mean()
-    for name, weight, network, which in (
-        ("vgg", weights.vgg, partial(lpips_network, "vgg"), slice(-1, None)),
-        ("dists", weights.dists, dists_network, slice(1)),
+    for name, weight, network, which, owner in (
+        ("vgg", weights.vgg, partial(lpips_network, "vgg"), slice(-1, None), share.world - 1),
+        ("dists", weights.dists, dists_network, slice(1), 0),
     ):
-        if weight and share.rank:
+        if not weight:
+            continue
+        if (
+            weights.vgg_crop and share.rank != owner
+        ):  # the one picture that counts, the batch's last or first, is another's
             terms[name] = 0.0 * decoded.mean()
-        elif weight:  # the pictures of rank 0, and there not the same for both
-            with bfloat16(bf16, decoded.device):
-                a, b = (middle(of[which], weights.vgg_crop) for of in (decoded, pictures))
-                distance = weight * network().to(decoded.device)(a, b).mean()
-            terms[name] = distance + (share.world - 1) * (distance - distance.detach())
+            continue
+        a, b = decoded, pictures
+        if weights.vgg_crop:
+            a, b = (middle(of[which], weights.vgg_crop) for of in (a, b))
+        with bfloat16(bf16, decoded.device):
+            distance = weight * network().to(decoded.device)(a, b).mean()
+        scale = share.world if weights.vgg_crop else 1
+        terms[name] = distance + (scale - 1) * (distance - distance.detach())
     return terms
 
 

@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .data import ENLARGED_SHARE, LARGEST_SCALE
+
 STILL_SHARE, OCCLUDED_SHARE, SPLICED_SHARE = 0.2, 0.5, 0.15
 """How often a thing does not move at all, how often something passes in front of the photo, and how often there is a cut."""
 FASTEST_PAN, FASTEST_ZOOM, FASTEST_TURN = 16.0, 0.04, 0.04
 """The limits of speed a frame: px, logarithm of the size, radians. Most things are far slower."""
 SHRUNK = 1.75
-"""Photos are shown reduced by up to this, which keeps the detail that moving by fractions of a pixel would lose."""
+"""Photos that are not enlarged (as often as in ``data``, and as much) are shown reduced by up to this, which keeps the detail
+that moving by fractions of a pixel would lose."""
 
 
 class Motion(NamedTuple):
@@ -53,14 +56,18 @@ def drawn(random: np.random.Generator) -> Motion:
 
 
 def shown(photo: Tensor, points: Tensor, random: np.random.Generator) -> Tensor:
-    """A photo (3, H, W) uint8 at points (T, side, side, 2) of its own plane, somewhere in it, turned at random by quarters.
+    """A photo (3, H, W) uint8 at points (T, side, side, 2) of its own plane, somewhere in it, turned at random by quarters, and
+    enlarged or reduced.
 
     Returns (T, 3, side, side) float32 in 0 to 255. Beyond the border the photo is mirrored.
     """
     photo = photo.rot90(int(random.integers(4)), (1, 2))
     height, width = photo.shape[1:]
     side = points.shape[1]
-    shrink = random.uniform(1, max(1, min(SHRUNK, min(height, width) / side)))
+    if random.random() < ENLARGED_SHARE:
+        shrink = LARGEST_SCALE ** -random.random()
+    else:
+        shrink = random.uniform(1, max(1, min(SHRUNK, min(height, width) / side)))
     reach = shrink * (side - 1) / 2
     middle = [random.uniform(min(reach, last / 2), max(last - reach, last / 2)) for last in (width - 1, height - 1)]
     places = points * shrink + torch.tensor(middle, dtype=torch.float32)

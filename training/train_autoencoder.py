@@ -1,4 +1,4 @@
-"""Train ``compact``, the project's own autoencoder, to be faithful *and* compressible (DESIGN: train on two cores).
+"""Train ``compact``, the project's own autoencoder, to be faithful *and* compressible.
 
     python -m training.train_autoencoder --config configs/autoencoder_compact.yaml --data DIR --run runs/compact
 
@@ -6,7 +6,7 @@ Each step draws one of L rate levels or, with probability ``clean_share``, none.
 learned gain per channel, quantised (noise for the rate, straight-through for the decoder) and charged by a learned
 hyperprior (with context) with weight mu_l; without a level the latents reach the decoder untouched. The loss is
 
-    D + mu_l * bpp,   D = l1 * L1 + mse * MSE + alex * LPIPS-Alex + dists * DISTS       (pictures in [0, 1])
+    D + mu_l * bpp,   D = l1 * L1 + mse * MSE + alex * LPIPS-Alex + vgg * LPIPS-VGG + dists * DISTS   (pictures in [0, 1])
 
 ``--init checkpoints/compact.safetensors`` starts from exported weights (autoencoder, entropy model and gains) instead of
 the patch transform: how a finished run is taken further.
@@ -39,7 +39,7 @@ from .schedule import Schedule
 
 @dataclass(frozen=True)
 class RateConfig:
-    """The rate levels: mu from ``mu_high`` (finest) to ``mu_low`` (coarsest), initial steps likewise, geometric."""
+    """The rate levels: mu from ``mu_fine`` to ``mu_coarse``, initial steps likewise, geometric."""
 
     levels: int = 8
     mu_fine: float = 0.06

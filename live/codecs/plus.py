@@ -20,7 +20,7 @@ from ..coder import Port
 from ..latents.base import Statistics
 from ..nets import conv, res_blocks, zero_init
 from ..priors.hyper import HYPER_FACTOR, MEAN_PRECISION, ExactHyperprior, Hyperprior, scale_table
-from ..priors.hyper24 import Hyper24, choose_units
+from ..priors.hyper24 import Hyper24, choose_units, settle
 from ..priors.tables import Tables, factorized_tables, gaussian_tables
 from ..tiles import ALIGN, Tiled, halo_of
 from .base import TILE, Coded, LatentCodec, channel_indices, flat
@@ -146,3 +146,4 @@ class LivePlus(nn.Module, LatentCodec):
     def build_tables(self) -> None:
         self.tables = {"y": gaussian_tables(scale_table()), "z": factorized_tables(self.hyper.entropy_bottleneck)}
         self.units = choose_units(self.hyper, self.tables["z"])
+        settle(self.hyper, self.tables["z"], self.units)

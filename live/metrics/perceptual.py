@@ -55,11 +55,14 @@ class LPIPS(nn.Module):
     def features(self, pictures: Tensor) -> list[Tensor]:
         """The backbone's activations, each position normalised over its channels."""
         maps = self.net.net(self.net.scaling_layer(pictures * 2 - 1))
-        return [lpips.normalize_tensor(each.float()) for each in maps]  # under autocast: float32 from here on
+        return [lpips.normalize_tensor(each.float()) for each in maps]
 
     def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
         """(B,) from the features of two sets of pictures."""
-        weighed = (head((x - y) ** 2) for head, x, y in zip(self.net.lins, a, b, strict=True))
+        with torch.autocast(
+            a[0].device.type, enabled=False
+        ):  # what the backbone's convolutions may be, the heads are not
+            weighed = [head((x - y) ** 2) for head, x, y in zip(self.net.lins, a, b, strict=True)]
         return sum(maps.mean((2, 3)) for maps in weighed).flatten()
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Networks in integer arithmetic: the same result on every machine, by construction (DESIGN: exact decoding).
+"""Networks in integer arithmetic: the same result on every machine, by construction.
 
 Whatever selects a table row or shifts a symbol goes through here. Numbers are fixed point: activations are integers in
 units of 2^-``FRACTION``, clamped to +-``LIMIT``; a layer's weights are integers of 15 bits and a sign, in units of its own
