@@ -50,7 +50,8 @@ def round_trip_table(summary: dict[str, object]) -> str:
     for name, psnr, lpips, dists in rows:
         lines.append(f"| {name} | {psnr:.2f} | {lpips:.3f} | {'–' if dists is None else f'{dists:.3f}'} |")
     times = f"Alone it encodes 768x512 in {summary['encode_s']:.2f} s and decodes it in {summary['decode_s']:.2f} s on "
-    return "\n".join(lines) + f"\n\n{times}{summary['threads']} threads (medians)."
+    threads = "1 thread" if summary["threads"] == 1 else f"{summary['threads']} threads"
+    return "\n".join(lines) + f"\n\n{times}{threads} (medians)."
 
 
 def rate_table(means: pd.DataFrame) -> str:
