@@ -99,9 +99,7 @@ def distortion_terms(
     ):
         if not weight:
             continue
-        if (
-            weights.vgg_crop and share.rank != owner
-        ):  # the one picture that counts, the batch's last or first, is another's
+        if weights.vgg_crop and share.rank != owner:  # another process has the picture, the batch's last or first
             terms[name] = 0.0 * decoded.mean()
             continue
         a, b = decoded, pictures

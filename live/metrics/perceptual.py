@@ -59,9 +59,7 @@ class LPIPS(nn.Module):
 
     def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
         """(B,) from the features of two sets of pictures."""
-        with torch.autocast(
-            a[0].device.type, enabled=False
-        ):  # what the backbone's convolutions may be, the heads are not
+        with torch.autocast(a[0].device.type, enabled=False):  # which is for the backbone alone
             weighed = [head((x - y) ** 2) for head, x, y in zip(self.net.lins, a, b, strict=True)]
         return sum(maps.mean((2, 3)) for maps in weighed).flatten()
 
