@@ -99,16 +99,16 @@ def distortion_terms(
     ):
         if not weight:
             continue
-        if weights.vgg_crop and share.rank != owner:  # another process has the picture, the batch's last or first
-            terms[name] = 0.0 * decoded.mean()
-            continue
-        a, b = decoded, pictures
+        a, b, others = decoded, pictures, 0
         if weights.vgg_crop:
-            a, b = (middle(of[which], weights.vgg_crop) for of in (a, b))
+            if share.rank != owner:  # another process has the picture, the batch's last or first
+                terms[name] = 0.0 * decoded.mean()
+                continue
+            a, b = (middle(of[which], weights.vgg_crop) for of in (decoded, pictures))
+            others = share.world - 1  # whose zeros the mean of all gradients counts in
         with bfloat16(bf16, decoded.device):
             distance = weight * network().to(decoded.device)(a, b).mean()
-        scale = share.world if weights.vgg_crop else 1
-        terms[name] = distance + (scale - 1) * (distance - distance.detach())
+        terms[name] = distance + others * (distance - distance.detach())
     return terms
 
 

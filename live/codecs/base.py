@@ -55,8 +55,8 @@ class Codec(ABC):
 
     @abstractmethod
     def build_tables(self) -> None:
-        """Fill ``tables`` and ``units`` from the trained weights and densities, and round the former to the latter where there are
-        any. Done once, at export."""
+        """Fill ``tables`` and ``units`` from the trained weights and densities; where there are units, round the weights to them.
+        Done once, at export."""
 
     @property
     def highest(self) -> int | None:

@@ -43,7 +43,7 @@ class Layer(NamedTuple):
         return weight.flatten(2)
 
     def rounded(self, units: dict[str, Tensor]) -> Tensor:
-        """The convolution's weights, those that count at what their integers in these units stand for."""
+        """The convolution's weights (O, C, k, k), those that count at what their integers in these units stand for."""
         bits, fractions = units[f"{self.name}.bits"], _fractions(self, units)
         whole, _ = fixed_weights(self.weight, self.conv.bias, fractions, bits)
         values = (whole / 2.0 ** (bits.double()[:, None] - fractions.double())[:, :, None]).float()
@@ -166,7 +166,7 @@ def choose_units(hyper: Hyperprior, z_tables: Tables) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def settle(hyper: Hyperprior, z_tables: Tables, units: dict[str, Tensor]) -> None:
-    """Round a trained hyperprior's weights to these units, and shift its biases by what that changes on average.
+    """Round a trained hyperprior's weights to these units, in place, and shift its biases by what that changes on average.
 
     Most activations are never negative, so what rounding does to a layer's weights adds up to much the same everywhere: left
     to itself it cost up to 2.4 % of the bits. The average is over the latents that units are chosen by.
@@ -188,8 +188,10 @@ def settle(hyper: Hyperprior, z_tables: Tables, units: dict[str, Tensor]) -> Non
 
 
 def _drawn(hyper: Hyperprior, z_tables: Tables) -> list[dict[str, Tensor]]:
-    """What latents drawn from the model make of its layers: z and ``_activations``. Half of the drawn z are independent everywhere,
-    half the same everywhere: real ones lie between the two."""
+    """What latents drawn from the model make of its layers: z (B, n_z, H, W) and ``_activations``.
+
+    In the first of two z is independent everywhere, in the second the same everywhere: real ones lie between the two.
+    """
     generator = torch.Generator().manual_seed(SEED)
     drawn = (
         z_tables.draw((SAMPLES, SAMPLE_SIZE, SAMPLE_SIZE), generator),
