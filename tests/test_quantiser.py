@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from processes import finish
 from torch.nn import functional as F
 
 from live.priors import quantiser
 from live.priors.quantiser import COMMITMENT, DEAD, REVIVED, VectorQuantiser
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_nearest_entry(monkeypatch):
@@ -157,9 +151,7 @@ def test_two_processes_keep_one_codebook(tmp_path):
     """Each sees half of every batch; entries, their use and where dead ones move to are the same in both."""
     script = tmp_path / "fit.py"
     script.write_text(SHARED)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    subprocess.run([*two, str(script), str(tmp_path / "run")], env=environment, check=True, capture_output=True)
+    finish(script, tmp_path / "run")
     one, other = (torch.load(tmp_path / "run" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert torch.equal(one["codebook"], other["codebook"]) and torch.equal(one["usage"], other["usage"])
     assert (one["usage"] > 0).all(), "every entry was placed"

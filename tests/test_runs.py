@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import ALONE, finish
 
 from live.artefact import read_artefact, write_artefact
 from live.command import run
@@ -141,17 +139,17 @@ given = torch.full_like(wanted, 2.0, requires_grad=True)
 norm = latent_terms(given, wanted, torch.ones(2), Phase(0, 4, 8, latent_norm=0.5), share)["latent_norm"]
 norm.backward()
 torch.save((norm.detach(), given.grad / share.world), f"{sys.argv[1]}-{share.rank}.pt")
+if share.world > 1:
+    torch.distributed.destroy_process_group()
 """
 
 
 def test_the_norm_over_a_shared_batch_is_that_of_the_whole(tmp_path):
     """Of LIVE's latent-mix; gradients are averaged over processes, so that each weighs a share."""
-    (tmp_path / "norm.py").write_text(NORM)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for start, name in (([], "one"), (two, "two")):
-        command = [sys.executable, *start, str(tmp_path / "norm.py"), str(tmp_path / name)]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+    script = tmp_path / "norm.py"
+    script.write_text(NORM)
+    finish(script, tmp_path / "one", by=ALONE)
+    finish(script, tmp_path / "two")
     whole, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("one-0", "two-0", "two-1"))
     assert torch.allclose(first[0], whole[0]) and torch.allclose(second[0], whole[0])
     assert torch.allclose(torch.stack((first[1], second[1]), 1).flatten(0, 1), whole[1])

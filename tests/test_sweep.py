@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import photo
+from processes import TOGETHER
 
 from live.artefact import read_card
 from live.command import run
@@ -119,7 +120,7 @@ def test_two_sweeps_in_one_command(configs, small_models, tmp_path):
     photo(96, 64).save(pictures / "a.png")
     variables = {
         "LIVE_TRAIN": str(photos), "LIVE_EVAL": str(pictures), "LIVE_SWEEPS": str(tmp_path / "sweeps"),
-        "LIVE_LAUNCH": "torchrun --standalone --nproc_per_node 2 -m --",
+        "LIVE_LAUNCH": f"torchrun {' '.join(TOGETHER)} -m --",
         "LIVE_CHECKPOINTS": str(small_models), "LIVE_CODECS": "jpeg", "LIVE_METRICS": "psnr",
     }  # fmt: skip
     done = sweep(str(configs / "then.yaml"), **variables)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import photo
 from PIL import Image
+from processes import ALONE, finish, start
 
 from live.artefact import read_card
 from live.checkpoints import load_codec
@@ -178,15 +179,10 @@ def test_two_processes_train_what_one_does(tmp_path):
     and where the other process does not see the first one's disk."""
     script = tmp_path / "fit.py"
     script.write_text(SHARED)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    training = [*two, str(script), str(tmp_path / "two")]
-    assert subprocess.run([*training, "stop"], env=environment, capture_output=True).returncode
+    assert start(script, tmp_path / "two", "stop").returncode
     assert torch.load(tmp_path / "two" / "state.pt", weights_only=True)["step"] == 2
-    subprocess.run(training, env=environment, check=True, capture_output=True)
-    subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "one")], env=environment, check=True, capture_output=True
-    )
+    finish(script, tmp_path / "two")
+    finish(script, tmp_path / "one", by=ALONE)
     one, other = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two"))
     for name, value in one["model"].items():
         assert torch.allclose(value, other["model"][name], atol=1e-6), name

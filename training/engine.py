@@ -76,7 +76,7 @@ class Engine:
             {"params": gains + quantiles, "factor": schedule.gain_lr},
             {"params": adversary, "factor": schedule.adversary_lr},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=schedule.lr, weight_decay=schedule.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True)
         self.ema = {name: value.detach().clone() for name, value in stage.model.state_dict().items()}
         self.step = 0
         self.plateau = {"best": math.inf, "waited": 0, "factor": 1.0}
@@ -116,6 +116,9 @@ class Engine:
         if main:
             self.save()
             self.record.close()
+        if self.share.world > 1:  # none leaves while another still listens to it
+            self.accelerator.wait_for_everyone()
+            torch.distributed.destroy_process_group()
         return 0 if self.step >= self.schedule.steps else STOPPED
 
     def _one_step(self) -> dict[str, float]:
