@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from . import results
-from .bdrate import at_rate, matrix, rate_at
-from .results import METRICS
+from .bdrate import at_rate, bd_rate, bits_between, curves_of, rate_at
+from .results import METRICS, measured, select
 
 AT_A_RATE = (
     ("live_plus", "lpips_alex", 0.10, 0.22),
@@ -103,15 +103,17 @@ def _at_a_rate(curve: pd.DataFrame, codec: str, metric: str, bpp: float, aim: fl
 def _over_anchor(
     folder: Path, name: str, codec: str, metric: str, reference: str, anchor: str, aim: float
 ) -> tuple[str, ...]:
-    rows = matrix(results.load(folder / name), reference)
-    row = rows[(rows["test"] == codec) & (rows["anchor"] == anchor) & (rows["metric"] == metric)].iloc[0]
-    known = not pd.isna(row["bd_rate"])
-    measured = f"{row['bd_rate']:+.1f} %" if known else f"N/A (overlap {row['overlap']:.2f})"
+    points = select(results.load(folder / name), [anchor, codec], reference)
+    curves = curves_of(measured(points, metric), anchor, codec)
+    percent, overlap = bd_rate(*curves, metric)
+    stated = f"N/A (overlap {overlap:.2f})" if percent is None else f"{percent:+.1f} %"
+    if percent is None and (between := bits_between(*curves, metric)):
+        stated += f"; {between[1]:.2f} of its bits at {between[0]:.2f}"
     against = (
         f", against the autoencoder's output, over `{anchor}`" if reference == "autoencoder" else f" over `{anchor}`"
     )
     what = f"`{codec}`: BD-rate in {METRICS[metric].label}{against}"
-    return what, f"≤ {aim:g} %", measured, _word(known and row["bd_rate"] <= aim)
+    return what, f"≤ {aim:g} %", stated, "N/A" if percent is None else _word(percent <= aim)
 
 
 def _bytes_of_vvc(glc: pd.DataFrame, vvc: pd.DataFrame) -> tuple[str, ...]:

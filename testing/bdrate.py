@@ -74,6 +74,20 @@ def rate_at(means: pd.DataFrame, metric: str, value: float) -> float | None:
     return float(np.exp(PchipInterpolator(values, np.log(rates))(wanted)))
 
 
+def bits_between(anchor: pd.DataFrame, test: pd.DataFrame, metric: str) -> tuple[float, float] | None:
+    """For where two curves share too little for a BD-rate: the middle of what they share of the metric, and the bits of ``test``
+    over those of ``anchor`` there. None where they share nothing."""
+    ends = [monotone(frame, metric)[1] for frame in (anchor, test)]
+    if not all(len(values) > 1 for values in ends):
+        return None
+    low, high = max(values[0] for values in ends), min(values[-1] for values in ends)
+    if low > high:
+        return None
+    middle = (low + high) / 2 * (1 if METRICS[metric].higher_is_better else -1)
+    rates = [rate_at(frame, metric, middle) for frame in (anchor, test)]
+    return middle, rates[1] / rates[0]
+
+
 def matrix(points: pd.DataFrame, reference: str = "original", dataset: str | None = None) -> pd.DataFrame:
     """Every ordered pair of codecs at every metric that both have against a reference, one row each.
 
@@ -91,13 +105,13 @@ def matrix(points: pd.DataFrame, reference: str = "original", dataset: str | Non
                 continue
             pictures = frozenset(both["picture"])
             if pictures not in curves:
-                curves[pictures] = _curves(both, anchor, test)
+                curves[pictures] = curves_of(both, anchor, test)
             percent, overlap = bd_rate(*curves[pictures], metric)
             rows.append((reference, metric, anchor, test, percent, round(overlap, 4), len(pictures)))
     return pd.DataFrame(rows, columns=["reference", "metric", "anchor", "test", "bd_rate", "overlap", "pictures"])
 
 
-def _curves(points: pd.DataFrame, *codecs: str) -> list[pd.DataFrame]:
+def curves_of(points: pd.DataFrame, *codecs: str) -> list[pd.DataFrame]:
     """Of each codec the means over the pictures."""
     means = mean_per_setting(points)
     return [means[means["codec"] == codec] for codec in codecs]
@@ -159,7 +173,7 @@ def compare(args: argparse.Namespace) -> tuple[float | None, float, int]:
         if codec not in set(both["codec"]):
             what = f"{args.metric} of {codec} at all settings of a picture"
             raise InputError(f"the results hold no {what}; measure it with: python -m testing.evaluate")
-    percent, overlap = bd_rate(*_curves(both, args.anchor, args.test), args.metric)
+    percent, overlap = bd_rate(*curves_of(both, args.anchor, args.test), args.metric)
     return percent, overlap, both["picture"].nunique()
 
 

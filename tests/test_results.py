@@ -194,6 +194,17 @@ def test_the_command(tmp_path, capsys):
     assert "required" in capsys.readouterr().err
 
 
+def test_bits_where_curves_share_little():
+    """From the middle of what they share: half the bits there, whatever lies beyond."""
+    anchor = pd.DataFrame({"bpp": [0.1, 0.2, 0.4], "psnr": [20.0, 22.0, 24.0], "dists": [0.4, 0.3, 0.2]})
+    test = pd.DataFrame({"bpp": [0.1, 0.2, 0.8], "psnr": [22.0, 24.0, 40.0], "dists": [0.3, 0.2, 0.1]})
+    assert bdrate.bd_rate(anchor, test, "psnr")[0] is None
+    for metric, middle in (("psnr", 23.0), ("dists", 0.25)):
+        value, share = bdrate.bits_between(anchor, test, metric)
+        assert value == pytest.approx(middle) and share == pytest.approx(0.5, rel=0.1)
+    assert bdrate.bits_between(anchor, test.assign(psnr=[30.0, 32.0, 34.0]), "psnr") is None
+
+
 def test_the_matrix_holds_every_pair_and_its_overlap(tmp_path, capsys):
     rows = [
         replace(POINT, codec=codec, setting=setting, bpp=rate * factor, psnr=value + shift)
