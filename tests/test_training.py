@@ -23,7 +23,7 @@ from live.checkpoints import load_codec
 from live.config import load_yaml, parse
 from live.errors import ConfigError, InputError
 from training import export, train_autoencoder, train_codec
-from training.data import Photos, Share
+from training.data import Photos, Share, split
 from training.engine import MOST_SKIPPED, Engine, TrainingDiverged
 from training.schedule import Schedule
 from training.train_autoencoder import AutoencoderConfig, CompressibleAutoencoder
@@ -285,6 +285,34 @@ def test_crops_are_varied_in_detail(photos):
     detail = [(crop[:, 1:].int() - crop[:, :-1]).abs().float().mean() for crop in (piece, *others)]
     assert max(detail[1:]) < 1.02 * detail[0] and min(detail[1:]) < 0.2 * detail[0]
     assert 0.4 < np.median(detail[1:]) / detail[0] < 0.9
+
+
+def test_published_systems_see_photos_as_they_are():
+    for name in (
+        "live_paper",
+        "live_paper_compact",
+        "glc_paper/glc_stage1",
+        "glc_paper/glc_stage2",
+        "glc_paper/glc_stage3",
+    ):
+        assert load_yaml(ROOT / "configs" / f"{name}.yaml")["schedule"]["varied"] is False
+    assert Schedule(1).varied
+
+
+def test_crops_that_are_not_varied(photos):
+    plain = split(photos, 64, vary=False)[0]
+    piece = torch.randint(256, (3, 64, 64), dtype=torch.uint8)
+    random = np.random.default_rng(1)
+    assert all(plain.varied(piece, random) is piece for _ in range(50))
+
+
+def test_what_holds_for_a_batch_is_drawn_alike_by_all():
+    """By seed and step alone, whatever a process has drawn of its own."""
+    schedule, drawn = Schedule(9, seed=3), []
+    for rank in range(2):
+        torch.manual_seed(rank)
+        drawn.append([int(torch.randint(1 << 30, (), generator=schedule.generator_at(step))) for step in range(5)])
+    assert drawn[0] == drawn[1] and len(set(drawn[0])) == 5
 
 
 def test_released_weights_are_short():

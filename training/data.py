@@ -100,9 +100,12 @@ class Examples:
 
 
 class Photos(Examples):
-    """Photos in memory as uint8 (3, H, W), all at least ``smallest`` px a side (others are left out); given as [0, 1]."""
+    """Photos in memory as uint8 (3, H, W), all at least ``smallest`` px a side (others are left out); given as [0, 1].
 
-    def __init__(self, files: list[Path], smallest: int):
+    vary: make some crops smooth or larger than life, as ``varied`` does.
+    """
+
+    def __init__(self, files: list[Path], smallest: int, vary: bool = True):
         if not files:
             raise InputError("of every 25 photos one is held out for validation, by its name's hash: give more photos")
         kept, pictures = [], []
@@ -114,11 +117,14 @@ class Photos(Examples):
         if not kept:
             raise InputError(f"every photo is smaller than the {smallest}-px crop; use larger photos or a smaller crop")
         super().__init__(kept, pictures, flip=True)
+        self.vary = vary
 
     def varied(self, piece: Tensor, random: np.random.Generator) -> Tensor:
         """Now and then a smooth picture, 1 to 5 px of the crop a side, enlarged: photos alone teach no flat colour. And often
         a part of the crop enlarged up to ``LARGEST_SCALE`` times: training photos are small, with more detail in a crop
         than the photos have that people compress."""
+        if not self.vary:
+            return piece
         if random.random() < SMOOTH_SHARE:
             return enlarged(piece[:, : random.integers(1, 6), : random.integers(1, 6)], piece.shape[1], "bilinear")
         if random.random() < ENLARGED_SHARE:
@@ -138,10 +144,10 @@ def enlarged(piece: Tensor, side: int, mode: str) -> Tensor:
     return values.round().clamp(0, 255)[0].to(piece.dtype)
 
 
-def split(data: str | Path, smallest: int) -> tuple[Photos, Tensor]:
-    """The training photos of a folder, at least ``smallest`` px a side, and the fixed view of the held-out ones, (N, 3,
-    ``VALIDATION_CROP``, ``VALIDATION_CROP``) in [0, 1]. InputError when either kind is missing."""
+def split(data: str | Path, smallest: int, vary: bool = True) -> tuple[Photos, Tensor]:
+    """The training photos of a folder, at least ``smallest`` px a side, with their crops varied or not, and the fixed view of the
+    held-out ones, (N, 3, ``VALIDATION_CROP``, ``VALIDATION_CROP``) in [0, 1]. InputError when either kind is missing."""
     files = picture_files(data)
-    train = Photos([f for f in files if not is_validation(f)], smallest)
+    train = Photos([f for f in files if not is_validation(f)], smallest, vary)
     held_out = Photos([f for f in files if is_validation(f)], VALIDATION_CROP).middle(VALIDATION_CROP)
     return train, held_out[:VALIDATION_PHOTOS]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -16,6 +18,7 @@ class Schedule:
     CompressAI's quantiles, which are fitted by a loss of their own and take no part in the clipping. clip: largest norm
     of the gradient; a stage's ``discriminator`` is clipped by itself.
     adversary_lr: factor on the learning rate of a stage's ``discriminator``.
+    varied: whether crops of photos are varied (see ``data.Photos``); the published systems' are not.
     bf16: run the autoencoder's convolutions in bfloat16 (autocast) where the processor has it; about 1.8 times as fast.
     """
 
@@ -31,7 +34,16 @@ class Schedule:
     seed: int = 1
     save_minutes: float = 3.0
     validate_every: int = 1000
+    varied: bool = True
     bf16: bool = True
+
+    def seed_at(self, step: int) -> int:
+        return self.seed * 1_000_003 + step
+
+    def generator_at(self, step: int) -> torch.Generator:
+        """For what holds for a whole batch, such as its rate: all processes that share the batch draw the same, and other
+        numbers than the noise of any."""
+        return torch.Generator().manual_seed(self.seed_at(step) + (1 << 50))
 
     def lr_at(self, step: int) -> float:
         warm = min(1.0, (step + 1) / max(1, self.warmup))

@@ -118,7 +118,7 @@ class AutoencoderStage:
         check_phases(config.phases, FACTOR * HYPER_FACTOR)
         largest = max(phase.crop for phase in config.phases)
         self.config = config
-        self.train, self.held_out = split(data, largest)
+        self.train, self.held_out = split(data, largest, config.schedule.varied)
         self.share = ALONE
         torch.manual_seed(config.schedule.seed)
         self.model = CompressibleAutoencoder(config)
@@ -135,8 +135,9 @@ class AutoencoderStage:
         (phase, start), rate = phase_at(self.config.phases, step), self.config.rate
         pictures, files = self.train.batch(self.config.schedule.seed, start, phase.batch, phase.crop, self.share)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-        clean = torch.rand(()).item() < rate.clean_share
-        level = None if clean else int(torch.randint(rate.levels, ()).item())
+        drawn = self.config.schedule.generator_at(step)
+        clean = torch.rand((), generator=drawn).item() < rate.clean_share
+        level = None if clean else int(torch.randint(rate.levels, (), generator=drawn).item())
         decoded, bpp = self.model(pictures, level)
         terms = distortion_terms(decoded, pictures, phase, self.config.schedule.bf16, self.share)
         distortion = sum(terms.values(), torch.zeros((), device=bpp.device))

@@ -174,7 +174,7 @@ class CodecStage:
             self.train, held_out = latent_cache.read(cache, data, autoencoder, largest // autoencoder.factor)
             self.held_out = held_out.middle(largest // autoencoder.factor)[:VALIDATION_PHOTOS]
         else:
-            self.train, self.held_out = split(data, largest)
+            self.train, self.held_out = split(data, largest, config.schedule.varied)
 
     def place(self, share: Share) -> None:
         self.share = share

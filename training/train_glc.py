@@ -97,7 +97,7 @@ class GlcStage:
         _check(config, autoencoder)
         self.config, self.share, self.autoencoder = config, ALONE, autoencoder
         self.joint = any(phase.sees_pictures for phase in config.phases)
-        self.train, self.held_out = split(data, max(phase.crop for phase in config.phases))
+        self.train, self.held_out = split(data, max(phase.crop for phase in config.phases), config.schedule.varied)
         torch.manual_seed(config.schedule.seed)
         self.model = GlcTraining(config, autoencoder, self.joint)
         if init:
@@ -144,11 +144,12 @@ class GlcStage:
         config, (phase, start) = self.config, phase_at(self.config.phases, step)
         pictures, files = self.train.batch(config.schedule.seed, start, phase.batch, phase.crop, self.share)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-        rate = int(torch.randint(config.model.rates, ()).item())
+        rate = int(torch.randint(config.model.rates, (), generator=config.schedule.generator_at(step)).item())
         latents = self.encode(pictures)
         decoded, estimate = self.model.codec.estimated(latents, rate)
         bpp = (estimate.y_bits + estimate.z_bits) / (pictures.numel() / 3)
-        terms = latent_terms(decoded, latents, latents.new_ones(latents.shape[1]), phase)  # in their own units
+        units = latents.new_ones(latents.shape[1])  # their own
+        terms = latent_terms(decoded, latents, units, phase, self.share)
         distortion = sum(terms.values(), torch.zeros((), device=bpp.device))
         if self.joint:
             pixels, pixel_terms = adversarial_loss(
@@ -197,6 +198,11 @@ def _check(config: GlcTrainConfig, autoencoder: VqAutoencoder) -> None:
             f"model.channels must be the autoencoder's {autoencoder.channels}, not {config.model.channels}"
         )
     check_phases(config.phases, autoencoder.factor * Glc.stride)
+    if config.code and autoencoder.card.get("stage", {}).get("training", {}).get("encoder"):
+        raise ConfigError(
+            "code: the encoder of this VQ autoencoder has moved since its codebook was learned, so that codes mean little; "
+            "take the autoencoder of stage I, or code: 0"
+        )
     if config.encoder and (config.code or not all(phase.sees_pictures for phase in config.phases)):
         raise ConfigError("encoder: it moves only with losses on pictures in every phase, and with code: 0")
     for phase in config.phases:

@@ -151,7 +151,7 @@ class VideoStage:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
         config, (phase, start) = self.config, phase_at(self.config.phases, step)
         frames, files = self.train.batch(config.schedule.seed, start, phase.batch, phase.frames, phase.crop, self.share)
-        rate = int(torch.randint(len(config.lambdas), ()).item())
+        rate = int(torch.randint(len(config.lambdas), (), generator=config.schedule.generator_at(step)).item())
         latents = self.encode(frames)
         predicted = self.model.rollout(latents, rate)[1:]
         terms: dict[str, Tensor] = {}
@@ -167,7 +167,7 @@ class VideoStage:
 
     def _distortion(self, frame: FrameEstimate, latents: Tensor, pictures: Tensor, phase: Phase) -> dict[str, Tensor]:
         """The weighted terms of D of a frame, given its latents (B, c, h, w) and its pictures (B, 3, H, W)."""
-        terms = latent_terms(frame.latents, latents, self.autoencoder.statistics.std.to(latents), phase)
+        terms = latent_terms(frame.latents, latents, self.autoencoder.statistics.std.to(latents), phase, self.share)
         if phase.sees_pictures:
             terms |= distortion_terms(
                 self.decode(frame.latents), pictures, phase, self.config.schedule.bf16, self.share

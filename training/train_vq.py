@@ -65,7 +65,7 @@ class VqStage:
     def __init__(self, config: VqTrainConfig, data: str | Path, compact: Path | None = None, init: Path | None = None):
         self.config, self.share = config, ALONE
         check_phases(config.phases, FACTOR)
-        self.train, self.held_out = split(data, max(phase.crop for phase in config.phases))
+        self.train, self.held_out = split(data, max(phase.crop for phase in config.phases), config.schedule.varied)
         torch.manual_seed(config.schedule.seed)
         self.model = VqTraining(config)
         if compact:
