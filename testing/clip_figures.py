@@ -5,6 +5,7 @@ python -m testing.clip_figures --results OUT --out DIR      the figures; OUT: a 
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -34,6 +35,10 @@ GOALS = (
     ("live_video", "live_plus", "lpips_alex", None, -40),
 )
 """BD-rates that are stated in words: the tested codec, over which, at equal what, at which bpp of the latter, and the aim."""
+
+
+OVER_IMAGES = (("glc_video", "glc"), ("live_video", "live_plus"))
+"""Codecs that predict frames, and what codes their intra frames."""
 
 
 def measured(folder: Path) -> bool:
@@ -147,6 +152,30 @@ def _percent(value: float | None) -> str:
     return "N/A" if value is None else f"{value:+.1f} %"
 
 
+def drift_table(frames: pd.DataFrame) -> str:
+    """What predicted frames lose on frame by frame coding at the same settings, by quarters of each clip, as Markdown; empty
+    where neither was measured."""
+    lines = ["| codec, clip | PSNR (dB) | DISTS |", "|---|---:|---:|"]
+    for (video, pictures), clip in product(OVER_IMAGES, frames["clip"].unique()):
+        quarters = [
+            _quarters(frames[(frames["clip"] == clip) & (frames["codec"] == codec)]) for codec in (video, pictures)
+        ]
+        apart = (quarters[0] - quarters[1]).dropna().groupby("quarter").mean()
+        if len(apart):
+            cells = (
+                " / ".join(f"{value:+.{digits}f}" for value in apart[name])
+                for name, digits in (("psnr", 2), ("dists", 3))
+            )
+            lines.append(f"| {clip_label_of(video)}, {clip} | {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _quarters(frames: pd.DataFrame) -> pd.DataFrame:
+    """PSNR and DISTS of each setting and quarter of a clip, means over the frames."""
+    quarter = (frames["frame"] * 4 // (frames["frame"].max() + 1)).rename("quarter")
+    return frames.groupby(["setting", quarter])[["psnr", "dists"]].mean()
+
+
 def block(folder: Path) -> str:
     """The README's text on clips, from the results in a folder."""
     rows = load_clips(folder / CLIPS)
@@ -168,6 +197,13 @@ def block(folder: Path) -> str:
         others = [each for each in codecs if each != codec]
         parts += [f"BD-rate of {clip_label_of(codec)}, in brackets the clips where it applies:"]
         parts += [bd_markdown(rows, codec, others)]
+    drift = drift_table(load_frames(folder / FRAMES))
+    if drift:
+        parts += [
+            "How predicted frames hold out: PSNR and DISTS less those of the same qualities frame by frame, in each quarter of a "
+            "clip, means over the qualities:",
+            drift,
+        ]
     timed = rows.dropna(subset=["encode_s", "decode_s"])  # seconds of a busy machine are better left out of a table
     if len(timed):
         parts += [f"Frames a second at about {SHOWN_BPP:g} bpp, one run (the peers as programs):", speed_table(timed)]

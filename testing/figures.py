@@ -69,17 +69,38 @@ def rate_table(means: pd.DataFrame) -> str:
 
 
 def size_table(means: pd.DataFrame, pixels: float) -> str:
-    """Kilobytes a photo of so many pixels at equal LPIPS-Alex, and the BD-rate of ours, as Markdown."""
-    heads = [f"kB at LPIPS-Alex {value:g}" for value in AT_LPIPS]
-    lines = [f"| codec | {' | '.join(heads)} | BD-rate of ours, LPIPS-Alex |", "|---|" + "---:|" * (len(heads) + 1)]
+    """Kilobytes a photo of so many pixels at equal LPIPS-Alex, and the BD-rate of ours, whole files and less what of them codes
+    no picture, as Markdown."""
+    heads = [f"kB at LPIPS-Alex {value:g}" for value in AT_LPIPS] + [
+        "BD-rate of ours, LPIPS-Alex",
+        "without containers",
+    ]
+    lines = [f"| codec | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
     ours = means[means["codec"] == OURS]
     for codec, curve in means.groupby("codec", sort=False):
         rates = [rate_at(curve, "lpips_alex", value) for value in AT_LPIPS]
         sizes = ["–" if rate is None else f"{rate * pixels / 8000:.1f}" for rate in rates]
         percent, overlap = bd_rate(curve, ours, "lpips_alex")
-        against = f"{'N/A' if percent is None else f'{percent:+.1f} %'} (overlap {overlap:.2f})"
-        lines.append(f"| {codec_of(str(codec)).label} | {' | '.join(sizes)} | {'' if codec == OURS else against} |")
+        bare = bd_rate(_bare(curve, str(codec), pixels), _bare(ours, OURS, pixels), "lpips_alex")[0]
+        against = f"{_percent(percent)} (overlap {overlap:.2f}) | {_percent(bare)}"
+        lines.append(f"| {codec_of(str(codec)).label} | {' | '.join(sizes)} | {' | ' if codec == OURS else against} |")
     return "\n".join(lines)
+
+
+def _bare(curve: pd.DataFrame, codec: str, pixels: float) -> pd.DataFrame:
+    """A codec's curve without the bytes of its container."""
+    return curve.assign(bpp=curve["bpp"] - 8 * codec_of(codec).container / pixels)
+
+
+def _percent(value: float | None) -> str:
+    return "N/A" if value is None else f"{value:+.1f} %"
+
+
+def timed_alike(points: pd.DataFrame) -> pd.DataFrame:
+    """The points of the photos that every codec was timed on."""
+    timed = points[points["encode_s"].notna()]
+    photos = set.intersection(*(set(rows["picture"]) for _, rows in timed.groupby("codec")))
+    return timed[timed["picture"].isin(photos)]
 
 
 def speed_table(points: pd.DataFrame, means: pd.DataFrame) -> str:
@@ -125,12 +146,12 @@ def block() -> str:
         if reference == "autoencoder":
             parts += [f"![The same {REFERENCES[reference]}](assets/kodak_rd_autoencoder.png)"]
     ours = means[means["codec"].isin((OURS, LOWEST))]
-    timed = points.loc[points["encode_s"].notna(), "picture"].nunique()
+    timed = timed_alike(points)
     parts += ["Our qualities:", results.markdown(ours, shown)]
     parts += [
-        f"Seconds a photo at about {TIMED_BPP:g} bpp (medians over {timed} photos, on one core; VVC and JPEG XL are programs, "
-        "started for each file):",
-        speed_table(points, means),
+        f"Seconds a photo at about {TIMED_BPP:g} bpp (medians over {timed['picture'].nunique()} photos, on one core; VVC and "
+        "JPEG XL are programs, started for each file):",
+        speed_table(timed, means),
         "The ceiling of any codec over a frozen autoencoder is its own round trip:",
         round_trip_table(json.loads(ROUND_TRIP.read_text())),
         *tables.texts(RESULTS),

@@ -229,7 +229,19 @@ def test_commands_on_a_table(tmp_path, capsys):
         in text
     )
     assert "| x265 medium, low delay | 0.4000 / 0.3600 / 0.3071 |" in text and "live_video" not in text
+    assert "| GLC-video (ours), a.mp4 | +0.00 / +0.00 / +0.00 / +0.00 |" in text, "as the pictures, frame by frame"
     assert not clip_figures.measured(tmp_path / "elsewhere")
+
+
+def test_what_predicted_frames_lose_by_quarters():
+    """At the settings that both were measured at: a decibel a quarter at the one, nothing at the other."""
+    columns = [(codec, setting, frame) for codec in ("glc", "glc_video") for setting in (0, 1, 2) for frame in range(8)]
+    frames = pd.DataFrame(columns, columns=["codec", "setting", "frame"]).assign(clip="a.mp4", psnr=30.0, dists=0.2)
+    frames.loc[(frames["codec"] == "glc_video") & (frames["setting"] == 0), "psnr"] -= frames["frame"] // 2
+    frames = frames[(frames["codec"] == "glc") | (frames["setting"] < 2)]
+    shown = clip_figures.drift_table(frames)
+    assert "| GLC-video (ours), a.mp4 | +0.00 / -0.50 / -1.00 / -1.50 | +0.000 / +0.000 / +0.000 / +0.000 |" in shown
+    assert "LIVE-video" not in shown and clip_figures.drift_table(frames[frames["codec"] == "glc"]) == ""
 
 
 @pytest.mark.slow

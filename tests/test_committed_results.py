@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from live.checkpoints import embedded_checkpoints
 from testing import figures
 from testing.bdrate import matrix
 from testing.results import load, load_published, mean_per_setting
@@ -33,6 +36,17 @@ def test_the_bd_rates_are_those_of_the_points(points):
     merged = fresh.merge(committed, on=["reference", "metric", "anchor", "test"], suffixes=("", "_committed"))
     assert len(merged) == len(fresh)
     assert np.allclose(merged["bd_rate"].astype(float), merged["bd_rate_committed"], atol=1e-4, equal_nan=True)
+
+
+def test_what_integers_cost_was_measured_of_the_embedded_weights():
+    embedded = [checkpoint.card["identity"] for checkpoint in embedded_checkpoints()]
+    for row in json.loads((figures.RESULTS / "exactness.json").read_text())["rows"]:
+        assert any(identity.startswith(row["checkpoint"]) for identity in embedded), row
+
+
+def test_photos_timed_by_every_codec_alone_are_compared():
+    points = pd.DataFrame({"codec": list("aabbb"), "picture": list("xyxyz"), "encode_s": [1.0, None, 1.0, 2.0, 3.0]})
+    assert figures.timed_alike(points)["picture"].tolist() == ["x", "x"]
 
 
 def test_what_is_quoted_from_others_is_drawn_with_its_source():

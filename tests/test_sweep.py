@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,19 @@ def test_two_sweeps_in_one_command(configs, small_models, tmp_path):
     assert sweep(str(configs / "then.yaml"), **variables).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == made
     assert (out / "points.csv").read_bytes() == table
+
+
+@pytest.mark.slow
+def test_the_quick_sweep_is_the_whole_chain(tmp_path):
+    """On the embedded autoencoder, without photos of the user's: checkpoints, files, table, plot, report; in under 5 minutes."""
+    begun = time.monotonic()
+    done = sweep("--quick", LIVE_SWEEPS=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begun < 300
+    out = tmp_path / "sweep_quick"
+    points, checkpoints = load(out / "points.csv"), sorted((out / "quick").glob("lambda-*.safetensors"))
+    assert len(checkpoints) > 1 and {"quick", "jpeg"} == set(points["codec"])
+    assert points.loc[points["codec"] == "quick", "setting"].nunique() == len(checkpoints)
+    assert all((out / name).stat().st_size > 10_000 for name in ("rd.png", "report.html")) and any(
+        (out / "files").iterdir()
+    )
