@@ -1,8 +1,8 @@
 """``python -m testing.report --out OUT --data DIR``: one HTML file to look at, from what ``testing.evaluate`` left in OUT.
 
 Interactive rate-distortion curves (hover: picture, bytes, setting) and BD-rate tables against both references, and a
-viewer that slides between the original, our decoded picture and any peer's at the nearest rate. Self-contained: it opens
-from disk, offline.
+viewer that slides between the original, our decoded picture and any peer's at the nearest rate; FID and KID too where
+``testing.fid --json >> OUT/fid.jsonl`` left them. Self-contained: it opens from disk, offline.
 """
 
 from __future__ import annotations
@@ -108,8 +108,25 @@ def bd_table(points: pd.DataFrame, ours: str, metrics: list[str], reference: str
     return f"<table class='bd' id='bd-{reference}'>{''.join(rows)}</table>"
 
 
-def page(points: pd.DataFrame, ours: str, shown: list[dict[str, Any]]) -> str:
-    """The whole HTML file for points of one dataset."""
+def distances(path: Path) -> str:
+    """HTML: FID and KID, a row a line of what ``testing.fid --json`` printed; empty where there is no such file."""
+    if not path.is_file():
+        return ""
+    rows = ["<tr><th>codec</th><th>setting</th><th>bpp</th><th>FID</th><th>KID x 1000</th><th>patches</th></tr>"]
+    try:
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            name = html.escape(label_of(row["codec"]))
+            cells = (name, f"{row['setting']:g}", f"{row['bpp']:.4f}", f"{row['fid']:.1f}", f"{1000 * row['kid']:.1f}")
+            patches = f"{row['patches']} of {row['patch']} px"
+            rows.append("<tr>" + "".join(f"<td>{text}</td>" for text in (*cells, patches)) + "</tr>")
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is not what testing.fid --points --json prints; remove it") from None
+    return f"<h2>FID and KID against the originals</h2><table class='bd' id='fid'>{''.join(rows)}</table>"
+
+
+def page(points: pd.DataFrame, ours: str, shown: list[dict[str, Any]], distance_table: str = "") -> str:
+    """The whole HTML file for points of one dataset; distance_table: of ``distances``."""
     metrics = [name for name in METRICS if points[name].notna().any()]
     columns = ["codec", "setting", "reference", "picture", "bytes", "bpp", *metrics]
     rows = pd.concat([mean_per_setting(points).assign(picture=MEAN)[columns], points[columns]])
@@ -130,6 +147,7 @@ def page(points: pd.DataFrame, ours: str, shown: list[dict[str, Any]]) -> str:
         "OURS_LABEL": html.escape(label_of(ours)),
         "SHOWN_QUALITY": str(SHOWN_QUALITY),
         "BD_TABLES": bd_tables(points, ours, metrics),
+        "DISTANCES": distance_table,
     }, data)  # fmt: skip
 
 
@@ -162,9 +180,10 @@ def main(argv: list[str] | None = None) -> int:
     if ours not in set(points["codec"]):
         known = ", ".join(points["codec"].unique()) or "none"
         raise InputError(f"the results hold no points of {ours}; they hold {known}")
+    distance_table = distances(args.out / "fid.jsonl")  # refused now, not after the pictures
     shown = views(points, args.out, args.data, codecs, args.pictures)
     path = args.out / "report.html"
-    write_atomic(path, page(points, ours, shown).encode())
+    write_atomic(path, page(points, ours, shown, distance_table).encode())
     print(path)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,29 @@ def test_it_is_one_file_that_needs_no_network(made):
     for reference in ("original", "autoencoder"):
         table = text.split(f"id='bd-{reference}'>")[1].split("</table>")[0]
         assert "JPEG 4:2:0" in table and "DISTS" in table
+
+
+def test_fid_stands_in_it_where_it_was_measured(made, capsys):
+    common = ["--out", str(made.parent), "--data", str(made.parent.parent / "set")]
+    assert "FID" not in made.read_text()
+    row = {
+        "codec": "jpeg",
+        "setting": 2.0,
+        "bpp": 0.25,
+        "fid": 130.54,
+        "kid": 0.0564,
+        "kid_std": 0.001,
+        "patches": 4152,
+        "patch": 64,
+    }
+    (made.parent / "fid.jsonl").write_text(json.dumps(row) + "\n")
+    assert report.main(common) == 0
+    table = made.read_text().split("id='fid'>")[1].split("</table>")[0]
+    assert "<td>JPEG 4:2:0</td><td>2</td><td>0.2500</td><td>130.5</td><td>56.4</td><td>4152 of 64 px</td>" in table
+    (made.parent / "fid.jsonl").write_text('{"fid": 1}\n')
+    capsys.readouterr()
+    assert run(lambda: report.main(common), "") == 2
+    assert "fid.jsonl is not what" in (error := capsys.readouterr().err) and error.count("\n") == 1
 
 
 def test_a_folder_without_the_photos_is_refused_at_once(made, tmp_path, monkeypatch):
