@@ -313,6 +313,11 @@ def test_what_holds_for_a_batch_is_drawn_alike_by_all():
         torch.manual_seed(rank)
         drawn.append([int(torch.randint(1 << 30, (), generator=schedule.generator_at(step))) for step in range(5)])
     assert drawn[0] == drawn[1] and len(set(drawn[0])) == 5
+    noise = {
+        torch.rand((), generator=torch.Generator().manual_seed(schedule.seed_at(4, rank))).item()
+        for rank in range(-1, 8)
+    }
+    assert len(noise) == 9, "no process draws the noise of another, nor that of the batch"
 
 
 def test_released_weights_are_short():

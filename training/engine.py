@@ -122,7 +122,7 @@ class Engine:
         return 0 if self.step >= self.schedule.steps else STOPPED
 
     def _one_step(self) -> dict[str, float]:
-        torch.manual_seed(self.schedule.seed_at(self.step) + self.share.rank * (1 << 40))
+        torch.manual_seed(self.schedule.seed_at(self.step, self.share.rank))
         rate = self.schedule.lr_at(self.step) * self.plateau["factor"]
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]

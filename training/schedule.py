@@ -37,13 +37,14 @@ class Schedule:
     varied: bool = True
     bf16: bool = True
 
-    def seed_at(self, step: int) -> int:
-        return self.seed * 1_000_003 + step
+    def seed_at(self, step: int, process: int = 0) -> int:
+        """Of a process's noise at a step; below 2^32, as torch's generator of the CPU ignores what is above."""
+        return (self.seed * 1_000_003 + step + process * 2_654_435_761) % (1 << 32)
 
     def generator_at(self, step: int) -> torch.Generator:
         """For what holds for a whole batch, such as its rate: all processes that share the batch draw the same, and other
         numbers than the noise of any."""
-        return torch.Generator().manual_seed(self.seed_at(step) + (1 << 50))
+        return torch.Generator().manual_seed(self.seed_at(step, -1))
 
     def lr_at(self, step: int) -> float:
         warm = min(1.0, (step + 1) / max(1, self.warmup))
