@@ -26,5 +26,5 @@ for variant in "${variants[@]}"; do
     fi
 done
 codecs=$(printf ",$out/%s" "${variants[@]}")
-python -m testing.evaluate --data "${LIVE_KODAK:-kodak}" --out "$out/kodak" --reference original --metrics psnr,lpips_alex,dists \
+LIVE_CHECKPOINTS=$(dirname "$vq") python -m testing.evaluate --data "${LIVE_KODAK:-kodak}" --out "$out/kodak" --reference original --metrics psnr,lpips_alex,dists \
     --codecs "${codecs#,}"
