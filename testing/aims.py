@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from . import results
-from .bdrate import at_rate, bd_rate, bits_between, curves_of, rate_at
+from .bdrate import at_rate, bd_rate, bits_between, curves_of, in_percent, rate_at
 from .results import METRICS, measured, select
 
 AT_A_RATE = (
@@ -106,9 +106,11 @@ def _over_anchor(
     points = select(results.load(folder / name), [anchor, codec], reference)
     curves = curves_of(measured(points, metric), anchor, codec)
     percent, overlap = bd_rate(*curves, metric)
-    stated = f"N/A (overlap {overlap:.2f})" if percent is None else f"{percent:+.1f} %"
-    if percent is None and (between := bits_between(*curves, metric)):
-        stated += f"; {between[1]:.2f} of its bits at {between[0]:.2f}"
+    stated = in_percent(percent)
+    if percent is None:
+        stated += f" (overlap {overlap:.2f})"
+        if between := bits_between(*curves, metric):
+            stated += f"; {between[1]:.2f} of its bits at {between[0]:.2f}"
     against = (
         f", against the autoencoder's output, over `{anchor}`" if reference == "autoencoder" else f" over `{anchor}`"
     )

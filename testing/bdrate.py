@@ -74,9 +74,14 @@ def rate_at(means: pd.DataFrame, metric: str, value: float) -> float | None:
     return float(np.exp(PchipInterpolator(values, np.log(rates))(wanted)))
 
 
+def in_percent(value: float | None) -> str:
+    """A BD-rate in words, N/A where it does not apply."""
+    return "N/A" if value is None or np.isnan(value) else f"{value:+.1f} %"
+
+
 def bits_between(anchor: pd.DataFrame, test: pd.DataFrame, metric: str) -> tuple[float, float] | None:
-    """For where two curves share too little for a BD-rate: the middle of what they share of the metric, and the bits of ``test``
-    over those of ``anchor`` there. None where they share nothing."""
+    """For where two curves share too little for a BD-rate: the middle of what they share of the metric, in its units, and the bits
+    of ``test`` over those of ``anchor`` there, a ratio. None where they share nothing."""
     ends = [monotone(frame, metric)[1] for frame in (anchor, test)]
     if not all(len(values) > 1 for values in ends):
         return None
@@ -130,7 +135,7 @@ def matrix_markdown(rows: pd.DataFrame) -> str:
 
 def cell(row: pd.Series) -> str:
     """A row of ``matrix`` in words: BD-rate and, in brackets, the overlap."""
-    return f"{'N/A' if pd.isna(row['bd_rate']) else f'{row.bd_rate:+.1f} %'} ({row['overlap']:.2f})"
+    return f"{in_percent(row['bd_rate'])} ({row['overlap']:.2f})"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -159,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
         facts = {"metric": args.metric, "reference": args.reference, "anchor": args.anchor, "test": args.test}
         print(json.dumps({"bd_rate": percent, "overlap": round(overlap, 4), "pictures": pictures, **facts}))
         return 0
-    shown = "N/A (the curves overlap too little)" if percent is None else f"{percent:+.1f} %"
+    shown = in_percent(percent) + (" (the curves overlap too little)" if percent is None else "")
     print(f"BD-rate of {args.test} over {args.anchor} at equal {METRICS[args.metric].label}: {shown}")
     print(f"{REFERENCES[args.reference]}, {pictures} pictures, overlap of the ranges {overlap:.0%}")
     return 0

@@ -17,7 +17,7 @@ from scipy.interpolate import PchipInterpolator
 from live.command import Parser, run
 from live.errors import InputError
 
-from .bdrate import bd_rate, monotone
+from .bdrate import bd_rate, in_percent, monotone
 from .clip_codecs import clip_label_of
 from .clip_results import CLIP_METRICS, curve, load_clips, require_codecs
 from .results import METRICS, of_dataset
@@ -85,7 +85,7 @@ def bd_markdown(rows: pd.DataFrame, test: str, anchors: list[str], rates: Rates 
 
 def _cell(found: dict[str, tuple[float | None, float]]) -> str:
     mean, count = mean_bd_rate(found)
-    return f"{'N/A' if mean is None else f'{mean:+.1f} %'} ({count} of {len(found)})"
+    return f"{in_percent(mean)} ({count} of {len(found)})"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _shown(percent: float | None) -> str:
-    return "N/A (the curves overlap too little)" if percent is None else f"{percent:+.1f} %"
+    return in_percent(percent) + (" (the curves overlap too little)" if percent is None else "")
 
 
 def _rates(text: str | None) -> Rates | None:

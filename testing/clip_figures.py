@@ -17,7 +17,7 @@ from live.command import Parser, run
 from live.errors import InputError
 from live.files import make_folder
 
-from .bdrate import at_rate
+from .bdrate import at_rate, in_percent
 from .clip_bdrate import bd_markdown, clip_bd_rates, mean_bd_rate
 from .clip_codecs import CLIP_OURS, clip_label_of
 from .clip_results import CLIP_METRICS, CLIPS, FRAMES, curve, load_clips, load_frames
@@ -142,14 +142,10 @@ def goal(rows: pd.DataFrame, test: str, anchor: str, metric: str, rates: tuple[f
     mean, _ = mean_bd_rate(found)
     where = "" if rates is None else f", at the qualities that the latter has at {rates[0]:g} to {rates[1]:g} bpp"
     each = ", ".join(
-        f"{clip} {_percent(percent)} (overlap {overlap:.3f})" for clip, (percent, overlap) in found.items()
+        f"{clip} {in_percent(percent)} (overlap {overlap:.3f})" for clip, (percent, overlap) in found.items()
     )
     what = f"{clip_label_of(test)} over {clip_label_of(anchor)}, {METRICS[metric].label}{where}"
-    return f"- {what}: **{_percent(mean)}** (aim: {aim:g} %); {each}."
-
-
-def _percent(value: float | None) -> str:
-    return "N/A" if value is None else f"{value:+.1f} %"
+    return f"- {what}: **{in_percent(mean)}** (aim: {aim:g} %); {each}."
 
 
 def drift_table(frames: pd.DataFrame) -> str:

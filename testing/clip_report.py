@@ -21,6 +21,7 @@ from live.command import Parser, run
 from live.errors import InputError
 from live.files import write_atomic
 
+from .bdrate import in_percent
 from .clip_bdrate import clip_bd_rates, mean_bd_rate
 from .clip_codecs import clip_codec_of, clip_label_of
 from .clip_figures import SHOWN_BPP, nearest
@@ -86,7 +87,7 @@ def bd_table(rows: pd.DataFrame, ours: str) -> str:
         for name in CLIP_METRICS:
             found = clip_bd_rates(rows, codec, ours, name)
             mean, count = mean_bd_rate(found)
-            cells.append(f"<td>{'N/A' if mean is None else f'{mean:+.1f} %'} ({count} of {len(found)})</td>")
+            cells.append(f"<td>{in_percent(mean)} ({count} of {len(found)})</td>")
         lines.append(f"<tr><td>{html.escape(clip_label_of(codec))}</td>{''.join(cells)}</tr>")
     return f"<table class='bd' id='bd'>{''.join(lines)}</table>"
 

@@ -18,7 +18,7 @@ from live.errors import InputError
 from live.files import write_atomic
 
 from . import aims, clip_figures, results, tables
-from .bdrate import at_rate, bd_rate, matrix, matrix_markdown, rate_at
+from .bdrate import at_rate, bd_rate, in_percent, matrix, matrix_markdown, rate_at
 from .curves import rd_plot
 from .learning import learning_plot
 from .ours import codec_of
@@ -82,7 +82,7 @@ def size_table(means: pd.DataFrame, pixels: float) -> str:
         sizes = ["–" if rate is None else f"{rate * pixels / 8000:.1f}" for rate in rates]
         percent, overlap = bd_rate(curve, ours, "lpips_alex")
         bare = bd_rate(_bare(curve, str(codec), pixels), _bare(ours, OURS, pixels), "lpips_alex")[0]
-        against = f"{_percent(percent)} (overlap {overlap:.2f}) | {_percent(bare)}"
+        against = f"{in_percent(percent)} (overlap {overlap:.2f}) | {in_percent(bare)}"
         lines.append(f"| {codec_of(str(codec)).label} | {' | '.join(sizes)} | {' | ' if codec == OURS else against} |")
     return "\n".join(lines)
 
@@ -90,10 +90,6 @@ def size_table(means: pd.DataFrame, pixels: float) -> str:
 def _bare(curve: pd.DataFrame, codec: str, pixels: float) -> pd.DataFrame:
     """A codec's curve without the bytes of its container."""
     return curve.assign(bpp=curve["bpp"] - 8 * codec_of(codec).container / pixels)
-
-
-def _percent(value: float | None) -> str:
-    return "N/A" if value is None else f"{value:+.1f} %"
 
 
 def timed_alike(points: pd.DataFrame) -> pd.DataFrame:

@@ -75,7 +75,7 @@ def distances_text(path: Path) -> str:
     ]
     title = f"Distances of the decoded Kodak photos from the originals over {facts['patches']} patches of {facts['patch']} px"
     return (
-        f"{title} (`{command} --patch {facts['patch']} --setting S --json >> results/{path.name}`, once a setting):\n\n"
+        f"{title} (`{command} --patch {facts['patch']} --json >> results/{path.name}`, once a setting):\n\n"
         + "\n".join(lines)
     )
 

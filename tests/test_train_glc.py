@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -137,6 +136,9 @@ def test_stage_three_can_move_the_encoder_too(trained, photos, configs, tmp_path
     assert moved == {"encoder", "decoder", "latent_mean", "latent_std"} and before.keys() == after.keys()
     monkeypatch.setenv("LIVE_CHECKPOINTS", str(tmp_path / "out"))
     assert live.decompress(live.compress(photo(70, 50), 0.5, codec="glc")).size == (70, 50)
+    with pytest.raises(ConfigError, match="code: the encoder of this VQ autoencoder has moved"):
+        config = parse(GlcTrainConfig, load_yaml(configs / "glc_stage2.yaml"))
+        GlcStage(config, photos, VqAutoencoder(tmp_path / "out" / VQ, "vq"))
     with pytest.raises(ConfigError, match="encoder: it moves only with"):
         config = parse(GlcTrainConfig, load_yaml(configs / "glc_stage3.yaml"))
         GlcStage(replace(config, encoder=True), photos, VqAutoencoder(set_out / VQ, "vq"), set_out / CODEC)
@@ -342,19 +344,18 @@ def test_one_command_trains_all_stages_and_goes_on(small_models, photos, tmp_pat
 
 
 @pytest.mark.slow
-def test_one_command_trains_and_measures_the_ablations(trained, small_models, photos, configs, tmp_path):
-    checkpoints, few, pictures = (tmp_path / name for name in ("checkpoints", "configs", "pictures"))
-    shutil.copytree(small_models, checkpoints)
-    shutil.copy(trained / "stage1" / VQ, checkpoints)
+def test_one_command_trains_and_measures_the_ablations(trained, photos, configs, tmp_path):
+    few, pictures = (tmp_path / name for name in ("configs", "pictures"))
     few.mkdir()
     for name, change in (("glc_stage2", ""), ("glc_factorised", "model: {codebook: 0}"), ("glc_no_code", "code: 0")):
         (few / f"{name}.yaml").write_text(f"base: {configs / 'glc_stage2.yaml'}\n{change}")
     pictures.mkdir()
     photo(96, 80).save(pictures / "a.png")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LIVE_TRAIN": str(photos), "PYTHON": sys.executable}
-    environment |= {"LIVE_CHECKPOINTS": str(checkpoints), "LIVE_ABLATION": "out", "LIVE_KODAK": "pictures"}
+    environment |= {"LIVE_VQ": str(trained / "stage1" / VQ), "LIVE_ABLATION": "out", "LIVE_KODAK": "pictures"}
     command = ["bash", str(ROOT / "scripts" / "ablate_glc.sh"), "configs"]
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     with open(tmp_path / "out" / "kodak" / "points.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert Counter(row["codec"] for row in rows) == {"glc_stage2": 2, "glc_factorised": 2, "glc_no_code": 2}
