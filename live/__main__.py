@@ -90,7 +90,7 @@ def _codec_choice(parser: argparse.ArgumentParser, dial: argparse._MutuallyExclu
     parser.add_argument(
         "--codec",
         metavar="NAME",
-        help="live_plus (default), glc for the lowest rates; of clips live_video (default), glc_video",
+        help="live_plus (default), glc for the lowest rates, live_paper; of clips live_video (default), glc_video",
     )
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="a codec checkpoint of your own")
     parser.add_argument("--vae", metavar="NAME", help="autoencoder: name, folder or hub id; default: the codec's own")
@@ -129,6 +129,13 @@ def number(text: str) -> float:
     return int(value) if value.is_integer() else value
 
 
+def positive(text: str) -> int:
+    """A limit on the command line."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 def _decoder_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="the codec checkpoint, if it is not embedded")
     _limit(parser)
@@ -136,13 +143,13 @@ def _decoder_choice(parser: argparse.ArgumentParser) -> None:
 
 def _limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="refuse larger pictures (%(default)s)"
+        "--max-pixels", type=positive, default=MAX_PIXELS, metavar="N", help="refuse larger pictures (%(default)s)"
     )
 
 
 def _frames_limit(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
-        "--max-frames", type=int, default=MAX_FRAMES, metavar="N", help="refuse longer clips (%(default)s)"
+        "--max-frames", type=positive, default=MAX_FRAMES, metavar="N", help="refuse longer clips (%(default)s)"
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def by_quality(quality: float | None, codec: str = DEFAULT_CODEC) -> Checkpoint:
         return first
     if quality is None:
         return known[sorted(known)[len(known) // 2]]
-    if quality not in known or isinstance(quality, bool):
+    if not isinstance(quality, Real) or isinstance(quality, bool) or quality not in known:
         raise InputError(f"unknown quality {quality!r}; choose from {', '.join(map(str, known))}")
     return known[int(quality)]
 

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DecodeMismatch, InputError, LiveError, OutputError, naming
-from .files import check_output, make_folder, read_bytes, require_file, write_atomic
+from .files import (
+    check_output,
+    default_output,
+    make_folder,
+    read_bytes,
+    require_file,
+    require_regular_file,
+    write_atomic,
+)
 
 FILE_SUFFIX = ".live"
 LATENT_SUFFIX = ".safetensors"
@@ -28,8 +36,8 @@ SAVE_OPTIONS: dict[str, dict[str, object]] = {
 
 def compress(args: Namespace) -> int:
     """live compress: one picture."""
-    output = args.output or args.input.with_suffix(FILE_SUFFIX)
     require_file(args.input)
+    output = args.output or default_output(args.input, FILE_SUFFIX)
     check_suffix(output, FILE_SUFFIX)
     check_output(output, args.force)
     size, pixels = compress_picture(args, args.input, output)
@@ -82,7 +90,7 @@ def decompress(args: Namespace) -> int:
         raise OutputError(f"{args.input} holds latents, not a picture; give an output ending in {LATENT_SUFFIX}")
     if latents:
         return unpack_latents(args)
-    output = args.output or args.input.with_suffix(".png")
+    output = args.output or default_output(args.input, ".png")
     if output.suffix.lower() not in OUTPUT_FORMATS:
         raise OutputError(f"no picture format is known for {output.name}; use one of {', '.join(OUTPUT_FORMATS)}")
     check_output(output, args.force)
@@ -195,8 +203,8 @@ def _span(values: list[float]) -> str:
 
 def pack_latents(args: Namespace) -> int:
     """live latents pack: one picture's latents in a safetensors file -> .live."""
-    require_file(args.input)
-    output = args.output or args.input.with_suffix(FILE_SUFFIX)
+    require_regular_file(args.input)
+    output = args.output or default_output(args.input, FILE_SUFFIX)
     check_suffix(output, FILE_SUFFIX)
     check_output(output, args.force)
     from . import api
@@ -223,7 +231,7 @@ def open_tensor(path: Path, key: str | None, framework: str = "pt") -> Iterator[
     """A tensor of a safetensors file: its shape, and parts of it when they are asked for; "np" as framework does without torch."""
     from safetensors import SafetensorError, safe_open
 
-    require_file(path)
+    require_regular_file(path)
     try:
         opened = safe_open(str(path), framework)
     except (SafetensorError, OSError):
@@ -241,7 +249,7 @@ def open_tensor(path: Path, key: str | None, framework: str = "pt") -> Iterator[
 def unpack_latents(args: Namespace) -> int:
     """live latents unpack: a picture's .live -> safetensors with one tensor, ``latents`` (1, c, h, w) float32."""
     data = read_bytes(args.input)
-    output = args.output or args.input.with_suffix(LATENT_SUFFIX)
+    output = args.output or default_output(args.input, LATENT_SUFFIX)
     check_suffix(output, LATENT_SUFFIX)
     check_output(output, args.force)
     holds_latents(args, args.input, data)  # whose refusals come before seconds of loading; a picture's are latents too

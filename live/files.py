@@ -39,6 +39,15 @@ def check_output(path: Path, force: bool) -> None:
         raise OutputError(f"no permission to write in {folder}")
 
 
+def check_folder(path: Path) -> None:
+    """Refuse early a folder that could not be made, or not be written in."""
+    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        raise OutputError(f"cannot make the folder {path}: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise OutputError(f"no permission to write in {there}")
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, if they are not there; OutputError when that is impossible."""
     try:
@@ -131,8 +140,9 @@ def _beside(path: Path) -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file; InputError in words when it is missing, a folder or unreadable."""
+    """The bytes of a file or pipe; InputError in words when it is missing, a folder, a device or unreadable."""
     try:
+        _refuse_device(path)
         return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
@@ -142,12 +152,33 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
 
 
+def _refuse_device(path: Path) -> None:
+    """InputError where reading may have no end: /dev/zero, a terminal."""
+    if path.is_char_device() or path.is_block_device():
+        raise InputError(f"{path} is a device, not a file")
+
+
 def require_file(path: Path) -> None:
-    """InputError in words when there is no such file, or it is a folder."""
+    """InputError in words when there is no such file or pipe, or it is a folder or a device."""
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a file")
     if not path.exists():
         raise InputError(f"{path} does not exist")
+    _refuse_device(path)
+
+
+def require_regular_file(path: Path) -> None:
+    """The same where parts are read more than once, which a pipe does not give."""
+    require_file(path)
+    if not path.is_file():
+        raise InputError(f"{path} is a pipe, and what is read here must be a file; save it as one first")
+
+
+def default_output(path: Path, suffix: str) -> Path:
+    """The output that an input has by default: its own name with another suffix; OutputError for a pipe, which has none."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OutputError(f"{path} is a pipe; name the output with -o")
+    return path.with_suffix(suffix)
 
 
 def picture_files(folder: str | Path) -> list[Path]:

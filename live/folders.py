@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from . import commands
 from .errors import InputError, LiveError, OutputError, is_out_of_memory, reason
-from .files import CLIP_SUFFIXES, check_output, make_folder, picture_files, read_bytes
+from .files import CLIP_SUFFIXES, check_folder, check_output, make_folder, picture_files, read_bytes
 from .video.commands import holds_clip
 
 Row = TypeVar("Row")
@@ -39,10 +39,16 @@ def compress(args: Namespace) -> int:
     total, area = sum(row[1] for row in rows), sum(row[2] for row in rows)
     if rows:
         print(f"{len(rows)} picture{'s' * (len(rows) > 1)}, {total} bytes, {8 * total / area:.4f} bpp")
-    clips = [path for path in args.input.rglob("*") if path.suffix.lower() in CLIP_SUFFIXES]
-    if clips:
-        print(f"live: not of this job: {len(clips)} clip{'s' * (len(clips) > 1)}, such as {clips[0]}", file=sys.stderr)
+    left = [path for path in args.input.rglob("*") if _may_be_meant(path)]
+    if left:
+        count = "1 clip or file without a suffix" if len(left) == 1 else f"{len(left)} clips or files without a suffix"
+        print(f"live: not of this job: {count}, such as {min(left)}", file=sys.stderr)
     return _named(failures)
+
+
+def _may_be_meant(path: Path) -> bool:
+    """Whether a user may think that a folder job takes a file which it does not."""
+    return path.suffix.lower() in (*CLIP_SUFFIXES, "") and not path.name.startswith(".") and path.is_file()
 
 
 def decompress(args: Namespace) -> int:
@@ -77,6 +83,7 @@ def _target(args: Namespace, what: str) -> Path:
     target = args.output or args.input
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target} is a file; {what} needs a folder with -o")
+    check_folder(target)
     return target
 
 

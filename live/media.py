@@ -29,7 +29,10 @@ PROFILED_MODES = {"RGB": ("RGB", "RGBA", "P", "PA"), "GRAY": ("L",), "CMYK": ("C
 """By what an embedded profile is of: pictures that it is made use of for."""
 PRIMARY_FORMATS = ("MPO", "HEIF")
 """Formats that name one picture the primary one (cameras add previews): theirs is taken, others' frames are refused."""
+MOVING_FORMATS = ("GIF", "PNG", "WEBP")
 _OPENING = threading.Lock()
+_CLIP = re.compile(rb"....ftyp|\x1aE\xdf\xa3|YUV4MPEG2 |RIFF....AVI ", re.DOTALL)
+"""How files of clips begin: MP4 and its like, Matroska, y4m, AVI."""
 WRONG_VALUES = "a picture's values must be uint8, or floating point in [0, 1]; convert them first"
 
 
@@ -70,7 +73,8 @@ def read_picture(
     except Exception as error:  # Pillow's readers raise anything on damaged data
         raise InputError(f"{label} is damaged or truncated ({first_line(error)})") from None
     if frames != 1:
-        raise InputError(f"{label} holds {frames} frames or pages; save the one you want as a picture of its own")
+        clip = "; or compress it by itself, as a clip" if image.format in MOVING_FORMATS else ""
+        raise InputError(f"{label} holds {frames} frames or pages; save the one you want as a picture of its own{clip}")
     if image.info.get("icc_profile"):
         image = _in_srgb(image)
     rgb = _to_rgb(image, background, label)
@@ -183,6 +187,8 @@ def _open(source: str | Path | bytes) -> tuple[Image.Image, str]:
         if data[:3] == b"LIV":
             raise InputError(f"{label} is a LIVE file already; use live decompress") from None
         hint = "; for HEIC install pillow-heif" if not heif and data[4:8] == b"ftyp" else ""
+        if _CLIP.match(data):
+            hint += "; if it is a clip, give it as a file with a suffix such as .mp4"
         raise InputError(f"{label} is not a picture that can be read{hint}") from None
     except Exception as error:  # Pillow's readers raise anything on damaged data
         raise InputError(f"{label} is damaged or truncated ({first_line(error)})") from None

@@ -1,6 +1,7 @@
 """The library's front door: any picture, any size, bytes and back; latents; damaged and foreign files."""
 
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -107,9 +108,10 @@ def test_latents_with_nan_are_refused():
         live.compress_latents(torch.full((4, 8, 8), float("nan")), quality=1)
 
 
-def test_unknown_quality_names_the_known():
-    with pytest.raises(InputError, match="unknown quality 9; choose from 1, 2"):
-        live.compress(photo(8, 8), quality=9)
+@pytest.mark.parametrize("quality", [9, "1", [1], True])
+def test_unknown_quality_names_the_known(quality):
+    with pytest.raises(InputError, match=re.escape(f"unknown quality {quality!r}; choose from 1, 2")):
+        live.compress(photo(8, 8), quality=quality)
 
 
 def test_every_bit_flip_and_truncation_is_an_error():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -72,7 +74,8 @@ def test_folder_goes_on_after_a_bad_picture(tmp_path, capsys):
     (source / "moves.mp4").touch()
     assert main(["compress", str(source), "-o", str(target), "-q", "1"]) == 1
     captured = capsys.readouterr()
-    assert "1 clip, such as" in captured.err.splitlines()[-2] and "bad.png" in captured.err.splitlines()[-1]
+    *_, left, failed = captured.err.splitlines()
+    assert "1 clip or file without a suffix, such as" in left and "bad.png" in failed
     assert "2 pictures" in captured.out
     assert sorted(p.relative_to(target).as_posix() for p in target.rglob("*.live")) == ["a.png.live", "deep/b.jpg.live"]
 
@@ -109,6 +112,9 @@ def test_folders_that_cannot_come_back(tmp_path, capsys):
     assert main(["decompress", str(tmp_path), "--max-pixels", "100"]) == 1
     assert "over the limit" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "a.png.png").exists()
+    photo(30, 20).save(tmp_path / "b.png")
+    assert "is a file" in refused(capsys, "compress", tmp_path, "-o", tmp_path / "b.png" / "deep")
+    assert "would be one clip" in refused(capsys, "compress", tmp_path, "-o", tmp_path / "all.live")
 
 
 def test_latents_pack_and_unpack(tmp_path):
@@ -135,6 +141,7 @@ def test_bad_inputs(tmp_path, capsys):
     for name in ("missing.png", "empty.png", "text.png", "cut.png", "nothing"):
         assert name in refused(capsys, "compress", tmp_path / name)
     assert "--alpha" in refused(capsys, "compress", tmp_path / "clear.png")
+    assert "not a whole number above 0" in refused(capsys, "compress", tmp_path / "whole.png", "--max-pixels=-3")
     assert "unknown quality 99" in refused(capsys, "compress", tmp_path / "whole.png", "-q", "99")
     assert "no checkpoint" in refused(
         capsys, "compress", tmp_path / "whole.png", "--checkpoint", tmp_path / "no.safetensors"
@@ -166,6 +173,35 @@ def test_bad_files(tmp_path, capsys):
     assert "no picture format" in refused(capsys, "decompress", tmp_path / "photo.live", "-o", tmp_path / "x.xyz")
     assert "over the limit" in refused(capsys, "decompress", tmp_path / "photo.live", "--max-pixels", "100")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device without end")
+@pytest.mark.parametrize(
+    "verb", [("compress",), ("decompress",), ("info",), ("latents", "pack"), ("latents", "unpack")]
+)
+def test_devices_are_not_read(verb, capsys):
+    assert "is a device" in refused(capsys, *verb, "/dev/zero", *["-o", "x.live"][: 2 * (verb[0] == "compress")])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_read_once_and_has_no_output_of_its_own(tmp_path, capsys):
+    photo(50, 40).save(tmp_path / "photo.png")
+
+    def through(name: str, data: bytes) -> Path:
+        os.mkfifo(pipe := tmp_path / name)
+        Thread(target=pipe.write_bytes, args=(data,), daemon=True).start()
+        return pipe
+
+    pipe = through("a", (tmp_path / "photo.png").read_bytes())
+    assert "name the output with -o" in refused(capsys, "compress", pipe)
+    assert main(["compress", str(pipe), "-o", str(tmp_path / "photo.live")]) == 0
+    pipe = through("b", (tmp_path / "photo.live").read_bytes())
+    assert main(["decompress", str(pipe), "-o", str(tmp_path / "again.png")]) == 0
+    pipe = through("c", b"....ftypisom")
+    assert "if it is a clip" in refused(capsys, "compress", pipe, "-o", tmp_path / "clip.live")
+    for verb, name in ((("compress",), "d.mp4"), (("latents", "pack"), "e")):
+        os.mkfifo(tmp_path / name)
+        assert "save it as one first" in refused(capsys, *verb, tmp_path / name, "-o", tmp_path / "clip.live")
 
 
 def test_existing_output_needs_force(tmp_path, capsys):

@@ -109,6 +109,8 @@ def test_every_truncation_is_refused_and_names_the_frame():
         if length >= places(data)[0][0]:
             named = int(re.search(r"frame (\d+)|behind (\d+) whole", str(refusal.value))[0].split()[1])
             assert named == whole
+        if whole == len(ends) and length > ends[-1] + 1:  # its tag and length are there, so no frame is missed
+            assert f"behind {whole} whole frames" in str(refusal.value)
 
 
 def test_every_bit_flip_is_refused_and_names_the_frame():

@@ -115,8 +115,9 @@ def test_from_any_frame_on(tmp_path):
     whole = read(path)
     for start in range(6):
         assert same(read(path, start=start), whole[start:])
-    with pytest.raises(InputError, match="no frame 6"):
-        live.decompress_clip_latents(path, 6)
+    for start, said in ((6, "no frame 6"), (1.5, "1.5 is none"), ("1", "'1' is none")):
+        with pytest.raises(InputError, match=said):
+            live.decompress_clip_latents(path, start)
 
 
 def test_what_is_done_to_a_frame_is_not_done_to_the_next(tmp_path):
@@ -207,7 +208,7 @@ def test_a_damaged_clip(tmp_path, capsys):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["hurt-4.live", "z.live"]
     assert same(read(damaged, salvage=True), [*whole[:4], whole[3], whole[3]])
     damaged.write_bytes(path.read_bytes()[:-5])
-    assert "frame 6 is cut off" in refused(capsys, "latents", "unpack", damaged)
+    assert "behind 6 whole frames" in refused(capsys, "latents", "unpack", damaged)
 
 
 HEADER = ClipHeader(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +25,7 @@ from ..codecs.base import Codec
 from ..coder import Read
 from ..container import MAX_PIXELS, TILES_TAG
 from ..errors import DamagedFile, DecodeMismatch, InputError, LiveError
-from ..files import replacing, require_file
+from ..files import replacing, require_regular_file
 from ..latents.base import Autoencoder
 from ..parallel import ahead
 from ..pictures import decode_picture
@@ -169,13 +170,15 @@ class DecodedClip(Iterator[Shown]):
         max_frames: int,
         check: bool = False,
     ) -> None:
-        require_file(path)
+        require_regular_file(path)
         self._file, self._salvage = open(path, "rb"), salvage  # noqa: SIM115 - closed with the iterator
         try:
             self._reader = ClipReader(self._file, max_pixels, max_frames, salvage)
             self.header, self.count = self._reader.header, self._reader.count
             if check:
                 self._reader.check()
+            if not isinstance(start, Integral):
+                raise InputError(f"a clip's frames have whole numbers, and {start!r} is none")
             if start < 0 or (self.count is not None and start >= self.count):
                 raise InputError(f"{path} has frames 0 to {(self.count or 0) - 1}, and no frame {start}")
             codec, factor = self._load(checkpoint)

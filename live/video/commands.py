@@ -15,7 +15,7 @@ from ..checkpoints import embedded_checkpoints, facts_of
 from ..commands import FILE_SUFFIX, LATENT_SUFFIX, check_suffix, open_tensor
 from ..container import CLIP_VERSION, MAGIC
 from ..errors import DamagedFile, DecodeMismatch, InputError, LiveError, naming
-from ..files import CLIP_SUFFIXES, check_output, replacing, require_file
+from ..files import CLIP_SUFFIXES, check_output, default_output, replacing, require_regular_file
 from .container import MAX_HEADER, ClipReader
 from .header import HOLDS_LATENTS, unpack_header
 from .properties import MATRICES, Properties
@@ -46,8 +46,10 @@ def _moves(path: Path) -> bool:
 
 
 def holds_clip(path: Path) -> bool:
-    """Whether a file is of the clips' format version; False also for what cannot be read."""
+    """Whether a file is of the clips' format version; False also for what cannot be read, or only once."""
     try:
+        if not path.is_file():
+            return False
         with open(path, "rb") as file:
             return file.read(4) == MAGIC + bytes([CLIP_VERSION])
     except OSError:
@@ -57,14 +59,19 @@ def holds_clip(path: Path) -> bool:
 def compress(args: Namespace) -> int:
     """live compress: a clip."""
     folder = args.input.is_dir()
-    default = args.input.parent / (args.input.name + FILE_SUFFIX) if folder else args.input.with_suffix(FILE_SUFFIX)
-    output = args.output or default
+    if folder and args.fps is None:
+        raise InputError(
+            f"{args.output} would be one clip of the pictures in {args.input}: give its frames a second, as in --fps 25, "
+            "or a folder with -o for a file of each picture"
+        )
     if not folder:
-        require_file(args.input)
+        require_regular_file(args.input)
         if args.alpha is not None:
             raise InputError(f"{args.input} is a clip; --alpha is for pictures")
     if args.target_bpp is not None:
         raise InputError(f"{args.input} is a clip; choose a quality instead of --target-bpp")
+    default = args.input.parent / (args.input.name + FILE_SUFFIX) if folder else default_output(args.input, FILE_SUFFIX)
+    output = args.output or default
     check_suffix(output, FILE_SUFFIX)
     check_output(output, args.force)
     from . import api
@@ -92,7 +99,7 @@ def holds_frames(args: Namespace) -> bool:
 
 def pack_latents(args: Namespace) -> int:
     """live latents pack: the latents of a clip's frames in a safetensors file -> .live, read frame by frame."""
-    output = args.output or args.input.with_suffix(FILE_SUFFIX)
+    output = args.output or default_output(args.input, FILE_SUFFIX)
     check_suffix(output, FILE_SUFFIX)
     check_output(output, args.force)
     from .latents import DEFAULT_RATE, compress_clip_latents
@@ -111,7 +118,7 @@ def pack_latents(args: Namespace) -> int:
 
 def unpack_latents(args: Namespace) -> int:
     """live latents unpack: a clip's .live -> safetensors with one tensor, ``latents`` (T, c, h, w) float32, frame by frame."""
-    output = args.output or args.input.with_suffix(LATENT_SUFFIX)
+    output = args.output or default_output(args.input, LATENT_SUFFIX)
     check_suffix(output, LATENT_SUFFIX)
     check_output(output, args.force)
     from .encoder import watched
@@ -144,7 +151,7 @@ def decompress(args: Namespace) -> int:
     with naming(args.input), open(args.input, "rb") as file:
         if unpack_header(file.read(MAX_HEADER))[0].latents:
             raise InputError(HOLDS_LATENTS)
-    output = args.output or args.input.with_suffix(".mp4")
+    output = args.output or default_output(args.input, ".mp4")
     from .sink import check_clip_output
 
     check_clip_output(output, args.force)

@@ -163,6 +163,8 @@ class ClipReader:
         where = f"the file is damaged: frame {number}"
         tag, head, length = self._head(place, where)
         end = place + head + length
+        if tag == END and self.count is None:  # the index, which is known to be damaged
+            return self._end
         if end + 4 > self._end:
             raise DamagedFile(f"{where} is cut off")
         crc = struct.unpack("<I", self._read(end, 4))[0]
@@ -181,8 +183,6 @@ class ClipReader:
         return Frame(number, tag == INTRA, record[head:-4], symbols_crc, place, head + length + 4)
 
     def _skipped(self, tag: int, place: int, end: int, crc: int, number: int) -> int:
-        if tag == END and self.count is None:
-            return self._end
         if tag == END or self._crc(place, end - place, _seed(self._header_crc, number)) != crc:
             raise DamagedFile(f"the file is damaged: frame {number} is not where it should be")
         if tag >= MUST_KNOW:

@@ -17,8 +17,8 @@ from PIL import Image
 
 from ..container import MAX_PIXELS
 from ..errors import InputError
-from ..files import PICTURE_SUFFIXES, require_file
-from ..media import as_picture
+from ..files import PICTURE_SUFFIXES, require_regular_file
+from ..media import MOVING_FORMATS, as_picture
 from .ffmpeg import Ffmpeg
 from .header import MAX_NUMBER
 from .properties import BT709, MATRICES, PRIMARIES, RGB, TRANSFERS, UNSPECIFIED, Colour, Properties
@@ -41,7 +41,6 @@ _ALPHA_FORMAT = re.compile(r"yuva|gbrap|rgba|bgra|argb|abgr|ya\d|ayuv|vuya")
 _PLANAR = re.compile(r"yuv[aj]?(420|422|440|411|410)p(\d*)")
 _HALVED = {"420": (2, 2), "422": (2, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
 """Columns and rows of pixels that share a chroma sample."""
-ANIMATIONS = ("GIF", "PNG", "WEBP")
 STREAM = "0:V:0"
 """The first video stream, but not the cover picture of an audio file."""
 _LOCAL = ["-protocol_whitelist", "file,pipe"]
@@ -93,7 +92,7 @@ def open_source(
 def _rate_of_two(path: Path) -> Fraction | None:
     """Frames a second of a moving picture of two frames, for which ffmpeg takes its time base, up to 100,000; None of others."""
     try:
-        with Image.open(path, formats=ANIMATIONS) as image:
+        with Image.open(path, formats=MOVING_FORMATS) as image:
             if getattr(image, "n_frames", 1) != 2:
                 return None
             image.load()
@@ -158,7 +157,7 @@ class FileSource(Source):
     """The first video stream of a file that ffmpeg reads."""
 
     def __init__(self, path: Path) -> None:
-        require_file(path)
+        require_regular_file(path)
         self._path = path
         self._heard: dict[str, re.Match[str]] = {}
         self._streams: list[str] = []
