@@ -25,6 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
     dial = compress.add_mutually_exclusive_group()
     _codec_choice(compress, dial)
     dial.add_argument("--target-bpp", type=float, metavar="R", help="the highest quality of at most R bits a pixel")
+    compress.add_argument(
+        "--refine", type=int, default=0, metavar="N", help="N steps of a search for a better file, seconds each; try 20"
+    )
     compress.add_argument("--alpha", metavar="COLOUR", help="flatten transparency over this colour (white, #rrggbb)")
     _limit(compress)
     _clip_choice(compress)

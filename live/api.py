@@ -41,24 +41,31 @@ def compress(
     checkpoint: str | Path | None = None,
     vae: str | Autoencoder | None = None,
     target_bpp: float | None = None,
+    refine: int = 0,
     alpha: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    progress: bool = False,
 ) -> bytes:
     """A picture as the bytes of a LIVE file.
 
     picture: path, PIL image, numpy array (H, W, 3) or (H, W) (uint8, or float in [0, 1]) or torch tensor (3, H, W).
     quality: an embedded one (``live.qualities()``; the middle one by default); of ``codec`` "glc", for the lowest rates,
     0 to 3 and fractions. checkpoint: a codec checkpoint instead. target_bpp: instead of a quality, the highest whose file
-    takes at most so many bits a pixel.
+    takes at most so many bits a pixel. refine: steps of a search for latents whose file is better (``live.refine``), which takes
+    seconds a step and goes with a quality.
     vae: the autoencoder, by name or loaded; by default the one that the codec was trained on.
     alpha: a colour to flatten transparency over; without it transparent pictures are refused.
-    max_pixels: larger pictures are refused. Raises InputError or ModelError.
+    max_pixels: larger pictures are refused. progress: of the search, on stderr. Raises InputError or ModelError.
     """
-    check_target(target_bpp, quality)
+    check_target(target_bpp, quality, refine)
     image = as_picture(picture, alpha, max_pixels)
     chosen = _picture_codec(quality, checkpoint, codec)
     autoencoder = _autoencoder(chosen, vae)
     latents, geometry = encode_picture(autoencoder, image)
+    if refine:
+        from .refine import refined
+
+        latents = refined(chosen, autoencoder, image, latents, refine, progress)
     sections = {TILES_TAG: geometry.pack()} if geometry else {}
 
     def packed(coder: LatentCodec) -> bytes:
@@ -147,10 +154,16 @@ def check_choice(
     checkpoint: str | Path | None,
     vae: str | None,
     target_bpp: float | None = None,
+    refine: int = 0,
 ) -> None:
     """Load the codec and the autoencoder of a job before its first picture; InputError or ModelError if they do not do."""
-    check_target(target_bpp, quality)
-    _autoencoder(_picture_codec(quality, checkpoint, codec), vae)
+    check_target(target_bpp, quality, refine)
+    chosen = _picture_codec(quality, checkpoint, codec)
+    _autoencoder(chosen, vae)
+    if refine:
+        from .refine import loss_of
+
+        loss_of(chosen)
 
 
 def autoencode(picture: Any, vae: str | Autoencoder = DEFAULT_VAE) -> Image.Image:

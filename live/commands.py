@@ -40,18 +40,25 @@ def compress(args: Namespace) -> int:
     output = args.output or default_output(args.input, FILE_SUFFIX)
     check_suffix(output, FILE_SUFFIX)
     check_output(output, args.force)
-    size, pixels = compress_picture(args, args.input, output)
+    size, pixels = compress_picture(args, args.input, output, progress=True)
     print(f"{output}: {size} bytes, {8 * size / pixels:.4f} bpp")
     return 0
 
 
-def compress_picture(args: Namespace, source: Path, output: Path) -> tuple[int, int]:
+def compress_picture(args: Namespace, source: Path, output: Path, progress: bool = False) -> tuple[int, int]:
     """Write one picture's file, and the folder that it goes to; returns its bytes and the picture's pixels."""
     from . import api
     from .media import read_picture
 
     image = read_picture(source, args.alpha, args.max_pixels)
-    data = api.compress(image, **choice(args), target_bpp=args.target_bpp, max_pixels=args.max_pixels)
+    data = api.compress(
+        image,
+        **choice(args),
+        target_bpp=args.target_bpp,
+        refine=args.refine,
+        max_pixels=args.max_pixels,
+        progress=progress,
+    )
     make_folder(output.parent)
     write_atomic(output, data, _verification(args, source, data) if args.verify else None)
     return len(data), image.width * image.height
@@ -224,6 +231,8 @@ def refuse_picture_options(args: Namespace) -> None:
         raise InputError(f"{args.input} holds latents, which have no transparency; leave --alpha out")
     if args.target_bpp is not None:
         raise InputError(f"{args.input} holds latents, which have no pixels; choose a quality instead of --target-bpp")
+    if args.refine:
+        raise InputError(f"{args.input} holds latents, which have no pixels to be refined by; leave --refine out")
 
 
 @contextmanager

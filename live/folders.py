@@ -23,7 +23,7 @@ def compress(args: Namespace) -> int:
     from . import api
     from .media import parse_colour
 
-    api.check_choice(**commands.choice(args), target_bpp=args.target_bpp)
+    api.check_choice(**commands.choice(args), target_bpp=args.target_bpp, refine=args.refine)
     if args.alpha is not None:
         parse_colour(args.alpha)
 

@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from .codecs.base import LatentCodec
 
 
-def check_target(target_bpp: float | None, quality: float | None) -> None:
-    """InputError unless a target rate, where there is one, is a number above 0 and comes without a quality."""
+def check_target(target_bpp: float | None, quality: float | None, refine: int = 0) -> None:
+    """InputError unless a target rate, where there is one, is a number above 0 and comes without a quality, and without a search,
+    whose steps are a whole number."""
+    if not isinstance(refine, int) or isinstance(refine, bool) or refine < 0:
+        raise InputError(f"a file is refined in a whole number of steps, 0 or more, not {refine!r}")
     if target_bpp is None:
         return
     if quality is not None:
         raise InputError("give a quality or a target rate, not both")
+    if refine:
+        raise InputError("a file is refined at a quality; give one in the place of the target rate")
     if not isinstance(target_bpp, Real) or not target_bpp > 0:
         raise InputError(f"a target rate must be a number of bits a pixel above 0, not {target_bpp!r}")
 

@@ -27,6 +27,10 @@ HEADER_BYTES = 31
 """Most bytes that the header and the checks of a .live file take (see ``live.container``)."""
 
 
+REFINED = 20
+"""Steps of the search (``live.refine``) of the codecs that are called refined."""
+
+
 class Stopwatch:
     """The seconds that autoencoders took since ``seconds`` was last set to None."""
 
@@ -69,8 +73,8 @@ def _autoencoder_name(checkpoint: Path) -> str | None:
     return read_card(checkpoint).get("autoencoder_name")
 
 
-def _compress(image: Image.Image, checkpoint: Path, quality: float | None = None) -> bytes:
-    return live.compress(image, quality, checkpoint=checkpoint, vae=_timed_autoencoder(checkpoint))
+def _compress(image: Image.Image, checkpoint: Path, quality: float | None = None, refine: int = 0) -> bytes:
+    return live.compress(image, quality, checkpoint=checkpoint, vae=_timed_autoencoder(checkpoint), refine=refine)
 
 
 def _decompress(data: bytes, checkpoint: Path | None) -> Image.Image:
@@ -82,18 +86,21 @@ def _decompress(data: bytes, checkpoint: Path | None) -> Image.Image:
 class Embedded(Anchor):
     """A codec of ours with its embedded checkpoints; the setting is the quality.
 
-    Of a codec that holds several rates in one checkpoint: its anchors.
+    Of a codec that holds several rates in one checkpoint: its anchors. codec: as cards call it; refine: steps of the search
+    that its files are made by.
     """
 
     name: str
     label: str
+    codec: str
+    refine: int = 0
     suffix = ".live"
     container = HEADER_BYTES
 
     @property
     def _paths(self) -> dict[float, Path]:
         paths: dict[float, Path] = {}
-        for path, card in ((c.path, c.card) for c in embedded_checkpoints() if c.card["codec"] == self.name):
+        for path, card in ((c.path, c.card) for c in embedded_checkpoints() if c.card["codec"] == self.codec):
             if holds_rates(card):
                 return dict.fromkeys(range(card["config"]["rates"]), path)
             paths[card["quality"]] = path
@@ -102,7 +109,7 @@ class Embedded(Anchor):
     @property
     def settings(self) -> tuple[float, ...]:
         if not self._paths:
-            raise ModelError(f"there are no embedded {self.name} checkpoints; train them (see the README)")
+            raise ModelError(f"there are no embedded {self.codec} checkpoints; train them (see the README)")
         return tuple(self._paths)
 
     @property
@@ -112,7 +119,7 @@ class Embedded(Anchor):
 
     def encode(self, image: Image.Image, quality: float) -> bytes:
         path = self._paths[quality]
-        return _compress(image, path, quality if holds_rates(read_card(path)) else None)
+        return _compress(image, path, quality if holds_rates(read_card(path)) else None, self.refine)
 
     def decode(self, data: bytes) -> Image.Image:
         return _decompress(data, None)
@@ -172,9 +179,11 @@ class Checkpoints(Anchor):
 OURS: dict[str, Anchor] = {
     codec.name: codec
     for codec in (
-        Embedded("live_plus", "LIVE+ (ours)"),
-        Embedded("live_paper", "LIVE as published, on compact"),
-        Embedded("glc", "GLC (ours)"),
+        Embedded("live_plus", "LIVE+ (ours)", "live_plus"),
+        Embedded("live_plus_refined", "LIVE+ refined (ours)", "live_plus", REFINED),
+        Embedded("live_paper", "LIVE as published, on compact", "live_paper"),
+        Embedded("glc", "GLC (ours)", "glc"),
+        Embedded("glc_refined", "GLC refined (ours)", "glc", REFINED),
     )
 }
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from live.errors import ConfigError
 from live.metrics.perceptual import dists_network, lpips_network
+from live.nets import bfloat16
 
 from .data import ALONE, Share
 
@@ -63,15 +64,6 @@ def check_phases(phases: tuple[Phase, ...], unit: int) -> None:
             raise ConfigError(f"phases: a batch must be 1 or more, not {phase.batch}")
         if phase.crop < unit or phase.crop % unit:
             raise ConfigError(f"phases: a crop must be a multiple of {unit} px, not {phase.crop}")
-
-
-def bfloat16(enabled: bool, device: torch.device) -> torch.autocast:
-    """The context for the convolutions of autoencoder, LPIPS-VGG and DISTS while training; all else stays in float32.
-
-    Does nothing on a processor without bfloat16 instructions, where emulating them takes 12 times as long as float32.
-    """
-    native = device.type != "cpu" or torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and native)
 
 
 def channels_last(values: Tensor) -> Tensor:

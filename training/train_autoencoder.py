@@ -27,13 +27,14 @@ from live.command import Parser, run
 from live.config import load_yaml, parse
 from live.errors import InputError
 from live.latents.compact_net import FACTOR, CompactConfig, CompactNet, patch_components
+from live.nets import bfloat16
 from live.priors.hyper import HYPER_FACTOR, Hyperprior
 from live.registry import rate_model_path
 
 from .data import ALONE, Share, split
 from .engine import Engine
 from .grow import grow
-from .losses import Phase, bfloat16, check_phases, distortion_terms, phase_at, picture_figures
+from .losses import Phase, check_phases, distortion_terms, phase_at, picture_figures
 from .schedule import Schedule
 
 

@@ -35,6 +35,7 @@ from live.errors import ConfigError, InputError
 from live.latents import load_autoencoder
 from live.latents.base import Autoencoder
 from live.latents.compact import CompactAutoencoder
+from live.nets import bfloat16
 from live.registry import rate_model_path
 
 from . import latent_cache
@@ -42,7 +43,6 @@ from .data import ALONE, VALIDATION_PHOTOS, Share, split
 from .engine import Engine
 from .losses import (
     Phase,
-    bfloat16,
     channels_last,
     check_phases,
     distortion_terms,

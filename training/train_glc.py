@@ -33,12 +33,13 @@ from live.config import load_yaml, parse
 from live.errors import ConfigError, InputError
 from live.latents import load_autoencoder
 from live.latents.vq import VqAutoencoder
+from live.nets import bfloat16
 
 from .adversarial import AdversaryConfig, PatchDiscriminator, adversarial_loss
 from .code_prediction import SIDE, CodePredictor, PredictorConfig
 from .data import ALONE, Share, split
 from .engine import Engine
-from .losses import Phase, bfloat16, check_phases, latent_terms, phase_at, picture_figures
+from .losses import Phase, check_phases, latent_terms, phase_at, picture_figures
 from .record import read_state
 from .schedule import Schedule
 

@@ -35,11 +35,12 @@ from live.config import load_yaml, parse
 from live.errors import ConfigError, InputError, ModelError
 from live.latents import load_autoencoder
 from live.latents.base import Autoencoder
+from live.nets import bfloat16
 
 from .clips import split
 from .data import ALONE, Share
 from .engine import Engine
-from .losses import Phase, bfloat16, channels_last, check_phases, distortion_terms, latent_terms, likeness, phase_at
+from .losses import Phase, channels_last, check_phases, distortion_terms, latent_terms, likeness, phase_at
 from .schedule import Schedule
 
 

@@ -24,12 +24,13 @@ from live.latents import load_autoencoder
 from live.latents.compact import CompactAutoencoder
 from live.latents.vq import VqAutoencoder
 from live.latents.vq_net import FACTOR, VqConfig, VqNet
+from live.nets import bfloat16
 from live.registry import rate_model_path
 
 from .adversarial import AdversaryConfig, PatchDiscriminator, adversarial_loss
 from .data import ALONE, Share, split
 from .engine import Engine
-from .losses import Phase, bfloat16, check_phases, phase_at, picture_figures
+from .losses import Phase, check_phases, phase_at, picture_figures
 from .schedule import Schedule
 
 COMPONENT_PHOTOS, COMPONENT_CROP = 256, 128

@@ -70,6 +70,8 @@ def compress(args: Namespace) -> int:
             raise InputError(f"{args.input} is a clip; --alpha is for pictures")
     if args.target_bpp is not None:
         raise InputError(f"{args.input} is a clip; choose a quality instead of --target-bpp")
+    if args.refine:
+        raise InputError(f"{args.input} is a clip; --refine is for pictures")
     default = args.input.parent / (args.input.name + FILE_SUFFIX) if folder else default_output(args.input, FILE_SUFFIX)
     output = args.output or default
     check_suffix(output, FILE_SUFFIX)
