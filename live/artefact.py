@@ -1,4 +1,4 @@
-"""Released weights: one safetensors file with its card in the header. No pickle, no optimiser, read-only once written."""
+"""Released weights: one safetensors file with its card in the header. No pickle, no optimiser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_artefact(path: str | Path, tensors: dict[str, Tensor], card: dict[str,
 
 
 def read_artefact(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and card of an artefact of the given kind ("autoencoder" or "codec"); ModelError in words otherwise."""
+    """Tensors and card of an artefact of the given kind ("autoencoder", "codec" or "rate_model"); ModelError in words otherwise."""
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():

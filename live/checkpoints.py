@@ -243,6 +243,6 @@ def export_codec(codec: Codec, path: Path, card: dict[str, Any], half: bool = Tr
     if isinstance(codec, VideoCodec):
         full["images"] = [image.identity for image in codec.images]
     if not 0 <= full["quality"] <= 255:
-        raise ModelError(f"quality {full['quality']} does not fit a file's one byte; choose 1 to 255")
+        raise ModelError(f"quality {full['quality']} does not fit a file's one byte; choose 0 to 255")
     write_artefact(path, state, full | {"identity": identity_of(state, conventions_of(full))})
     return load_codec(path)

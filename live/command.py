@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -24,12 +25,14 @@ def run(main: Callable[[], int], interrupted: str = "nothing half-written") -> i
     """Call ``main`` and return the exit code: its own, 2 (refused) or 130 (interrupted; says what became of the work)."""
     try:
         with _terminated_as_interrupted():
-            return main()
+            code = main()
+            sys.stdout.flush()  # here, where it can be said that it failed
+            return code
     except LiveError as error:
         print(f"live: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output went away, as in: live models | head
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere, without a word
         return 0
     except OSError as error:
         print(f"live: {error.filename or 'the system'}: {reason(error)}", file=sys.stderr)

@@ -37,6 +37,8 @@ def load_yaml(path: str | Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping of settings")
     base = values.pop("base", None)
+    if base is not None and not isinstance(base, str):
+        raise ConfigError(f"base in {path} must be the name of a file, not {base!r}")
     return merge(load_yaml(path.parent / base, (*above, path.resolve())), values) if base else values
 
 
@@ -53,7 +55,7 @@ def parse(kind: type[T], values: dict[str, Any], where: str = "") -> T:
     """Build the frozen dataclass ``kind`` from a mapping, recursively; unknown, missing or mistyped keys raise ConfigError."""
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
-    unknown = sorted(set(values) - set(fields))
+    unknown = sorted(set(values) - set(fields), key=str)
     if unknown:
         raise ConfigError(f"unknown setting {where}{unknown[0]}; known here: {', '.join(sorted(fields))}")
     parsed = {name: _value(hints[name], value, f"{where}{name}") for name, value in values.items()}

@@ -12,7 +12,7 @@ Layout, version 1 (integers little endian; varint: LEB128, 7 bits a byte, low fi
     4  CRC-32 over the decoded symbols (int32 little endian, in coding order)
     4  CRC-32 over everything before it
 
-Up to 16383 x 16383 the header and checks take at most 31 bytes.
+Up to 16383 x 16383 the header and checks take at most 31 bytes, and overlapping tiles 6 more.
 """
 
 from __future__ import annotations

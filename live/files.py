@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +22,8 @@ CLIP_SUFFIXES = frozenset([
     ".asf", ".flv", ".ogv", ".3gp", ".mxf", ".nut", ".ivf", ".h264", ".264", ".h265", ".265", ".hevc", ".obu", ".vvc", ".dv",
 ])
 # fmt: on
+DEBRIS = ".live-"
+"""How temporary files and folders begin."""
 
 
 def check_output(path: Path, force: bool) -> None:
@@ -136,7 +138,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 def _beside(path: Path) -> Path:
     """A name that nothing has. It is made up before anything is made under it: no signal comes between that and its removal."""
-    return path.with_name(f".live-{secrets.token_hex(8)}")
+    return path.with_name(f"{DEBRIS}{secrets.token_hex(8)}")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -181,12 +183,21 @@ def default_output(path: Path, suffix: str) -> Path:
     return path.with_suffix(suffix)
 
 
+def files_in(folder: Path, suffixes: Collection[str], deep: bool = False) -> list[Path]:
+    """The files in a folder, ``deep`` those below it too, that have one of these suffixes, in lower case; sorted, without what
+    a killed process has left (see ``replacing``)."""
+    found = (
+        path for path in folder.glob("**/*" if deep else "*") if path.suffix.lower() in suffixes and path.is_file()
+    )
+    return sorted(path for path in found if not any(part.startswith(DEBRIS) for part in path.relative_to(folder).parts))
+
+
 def picture_files(folder: str | Path) -> list[Path]:
     """All pictures below a folder, by suffix, sorted; InputError when there are none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    files = files_in(folder, PICTURE_SUFFIXES, deep=True)
     if not files:
         raise InputError(f"no pictures below {folder}")
     return files
@@ -197,7 +208,7 @@ def clip_files(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in CLIP_SUFFIXES and path.is_file())
+    files = files_in(folder, CLIP_SUFFIXES)
     if not files:
         raise InputError(f"no clips in {folder}")
     return files

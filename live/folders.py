@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from . import commands
 from .errors import InputError, LiveError, OutputError, is_out_of_memory, reason
-from .files import CLIP_SUFFIXES, check_folder, check_output, make_folder, picture_files, read_bytes
+from .files import CLIP_SUFFIXES, check_folder, check_output, files_in, make_folder, picture_files, read_bytes
 from .video.commands import holds_clip
 
 Row = TypeVar("Row")
@@ -39,21 +39,16 @@ def compress(args: Namespace) -> int:
     total, area = sum(row[1] for row in rows), sum(row[2] for row in rows)
     if rows:
         print(f"{len(rows)} picture{'s' * (len(rows) > 1)}, {total} bytes, {8 * total / area:.4f} bpp")
-    left = [path for path in args.input.rglob("*") if _may_be_meant(path)]
+    left = [path for path in files_in(args.input, {*CLIP_SUFFIXES, ""}, deep=True) if not path.name.startswith(".")]
     if left:
         count = "1 clip or file without a suffix" if len(left) == 1 else f"{len(left)} clips or files without a suffix"
-        print(f"live: not of this job: {count}, such as {min(left)}", file=sys.stderr)
+        print(f"live: not of this job: {count}, such as {left[0]}", file=sys.stderr)
     return _named(failures)
-
-
-def _may_be_meant(path: Path) -> bool:
-    """Whether a user may think that a folder job takes a file which it does not."""
-    return path.suffix.lower() in (*CLIP_SUFFIXES, "") and not path.name.startswith(".") and path.is_file()
 
 
 def decompress(args: Namespace) -> int:
     """live decompress: every LIVE file below a folder, ``a.jpg.live`` to ``a.jpg.png``, or to safetensors if it holds latents."""
-    files = sorted(path for path in args.input.rglob(f"*{commands.FILE_SUFFIX}") if path.is_file())
+    files = files_in(args.input, {commands.FILE_SUFFIX}, deep=True)
     if not files:
         raise InputError(f"no {commands.FILE_SUFFIX} files below {args.input}")
     target = _target(args, "a folder of files")

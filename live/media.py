@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .container import MAX_PIXELS
+from .container import LEAST_SIDE, MAX_PIXELS
 from .errors import InputError, first_line
 from .files import read_bytes
 
@@ -47,15 +47,11 @@ def read_picture(
     empty, damaged, no picture, several frames, over the limit, floating point, no RGB equivalent.
     """
     background = None if alpha is None else parse_colour(alpha)
-    limit = MAX_PIXELS if max_pixels is None else max_pixels
     if isinstance(source, Image.Image):
         image, label = source, "the picture"
     else:
         image, label = _open(source)
-    if image.width * image.height > limit:
-        raise InputError(
-            f"{label} is {image.width} x {image.height}, over the limit of {limit} pixels; raise it with --max-pixels"
-        )
+    _check_size(image, label, max_pixels)
     if not image.width or not image.height:
         raise InputError(f"{label} has no pixels")
     if image.mode == "I" and image.format == "TIFF":  # 16-bit grey is I;16 there
@@ -123,10 +119,25 @@ def as_picture(picture: Any, alpha: str | None = None, max_pixels: int | None = 
     if isinstance(picture, (str, Path, bytes, Image.Image)):
         return read_picture(picture, alpha, max_pixels)
     if isinstance(picture, np.ndarray):
-        return to_image(_from_array(picture))
-    if isinstance(picture, Tensor):
-        return to_image(_unit_range(picture.detach().cpu()))
-    raise InputError(f"{type(picture).__name__} is not a picture; give a path, PIL image, numpy array or torch tensor")
+        image = to_image(_from_array(picture))
+    elif isinstance(picture, Tensor):
+        image = to_image(_unit_range(picture.detach().cpu()))
+    else:
+        raise InputError(
+            f"{type(picture).__name__} is not a picture; give a path, PIL image, numpy array or torch tensor"
+        )
+    _check_size(image, "the picture", max_pixels)
+    return image
+
+
+def _check_size(image: Image.Image, label: str, max_pixels: int | None) -> None:
+    """InputError for more pixels than the limit, or than what decodes a file takes, where a short side counts as more."""
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    counted = max(image.width, LEAST_SIDE) * max(image.height, LEAST_SIDE)
+    if image.width * image.height > limit or counted > max(limit, MAX_PIXELS):
+        shape = f"{image.width} x {image.height}"
+        shape += "" if image.width * image.height > limit else f" (a side counts as {LEAST_SIDE} at least)"
+        raise InputError(f"{label} is {shape}, over the limit of {limit} pixels; raise it with --max-pixels")
 
 
 def _from_array(array: np.ndarray) -> Tensor:
@@ -163,7 +174,7 @@ def _register_heif() -> bool:
 
 
 @contextmanager
-def _without_pillows_limit() -> Iterator[None]:
+def without_pillows_limit() -> Iterator[None]:
     """Pillow refuses large pictures by a limit of the whole process; ours, which the caller may raise, takes its place."""
     with _OPENING:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -181,7 +192,7 @@ def _open(source: str | Path | bytes) -> tuple[Image.Image, str]:
         raise InputError(f"{label} is empty (0 bytes)")
     heif = _register_heif()
     try:
-        with _without_pillows_limit():
+        with without_pillows_limit():
             image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
         if data[:3] == b"LIV":

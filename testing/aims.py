@@ -127,17 +127,23 @@ def _bytes_of_vvc(glc: pd.DataFrame, vvc: pd.DataFrame) -> tuple[str, ...]:
             shares[row.bpp] = row.bpp / rate
     measured = ", ".join(f"{share:.2f} at {bpp:.3f} bpp" for bpp, share in shares.items())
     met = [share <= SHARE_OF_VVC for share in shares.values()]
-    word = "yes" if all(met) else f"at {sum(met)} of {len(met)}" if any(met) else "no"
-    return "`glc`: bytes over `vvc`'s at equal DISTS", f"≤ {SHARE_OF_VVC:g}", measured, word
+    word = "N/A" if not met else "yes" if all(met) else f"at {sum(met)} of {len(met)}" if any(met) else "no"
+    return "`glc`: bytes over `vvc`'s at equal DISTS", f"≤ {SHARE_OF_VVC:g}", measured or "out of range", word
 
 
 def _better(glc: pd.DataFrame, plus: pd.DataFrame) -> tuple[str, ...]:
     values = {name: (at_rate(glc, name, BETTER_AT), at_rate(plus, name, BETTER_AT)) for name in ("lpips_alex", "dists")}
+    known = all(value is not None for pair in values.values() for value in pair)
     measured = ", ".join(
-        f"{METRICS[name].label} {ours:.3f} against {other:.3f}" for name, (ours, other) in values.items()
+        f"{METRICS[name].label} {ours:.3f} against {other:.3f}" for name, (ours, other) in values.items() if known
     )
-    reached = all(operator.lt(*pair) for pair in values.values())
-    return f"`glc` against `live_plus` at {BETTER_AT:g} bpp", "better in both", measured, _word(reached)
+    reached = _word(all(operator.lt(*pair) for pair in values.values())) if known else "N/A"
+    return (
+        f"`glc` against `live_plus` at {BETTER_AT:g} bpp",
+        "better in both",
+        measured if known else "out of range",
+        reached,
+    )
 
 
 def _word(reached: bool | np.bool_) -> str:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from live.command import Parser, run
 from live.errors import InputError
-from live.files import check_output
+from live.files import check_output, write_atomic
 
 from .ours import codec_of
 from .results import METRICS, REFERENCES, load, load_published, mean_per_setting, names_of, of_dataset, select
@@ -140,13 +140,12 @@ def draw(
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure, the same bytes each time, and let go of it. PNGs in a palette, which is a third of their size."""
-    if path.suffix == ".png":
-        drawn = io.BytesIO()
-        figure.savefig(drawn, dpi=200, format="png")
+    drawn, kind = io.BytesIO(), path.suffix.lstrip(".")
+    figure.savefig(drawn, dpi=200, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    if kind == "png":
         picture = Image.open(drawn).convert("RGB").quantize(PALETTE, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        picture.save(path, optimize=True)
-    else:
-        figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
+        picture.save(drawn := io.BytesIO(), "png", optimize=True)
+    write_atomic(path, drawn.getvalue())
     plt.close(figure)
 
 
@@ -255,7 +254,9 @@ def side_by_side(rows: list[list[Panel]], path: Path, crop: tuple[int, int] = (3
             axis.imshow(_middle(panel.picture, crop), interpolation="nearest")
             place = ((left + width / 2) / size[0], (top - height - 0.04) / size[1])
             figure.text(*place, panel.caption, ha="center", va="top", fontsize=7.5, linespacing=1.25)
-    figure.savefig(path, dpi=2 * crop[0] / width, pil_kwargs={"quality": 90} if path.suffix == ".jpg" else None)
+    drawn, kind = io.BytesIO(), path.suffix.lstrip(".")
+    figure.savefig(drawn, dpi=2 * crop[0] / width, format=kind, pil_kwargs={"quality": 90} if kind == "jpg" else None)
+    write_atomic(path, drawn.getvalue())
     plt.close(figure)
 
 

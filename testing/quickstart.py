@@ -15,7 +15,7 @@ from kodak.fetch import kodak_dir
 from live.checkpoints import embedded_checkpoints
 from live.command import Parser, run
 from live.errors import InputError
-from live.files import make_folder, picture_files
+from live.files import make_folder, picture_files, write_atomic
 from live.media import read_picture
 from scripts.sample_photos import write as write_samples
 
@@ -63,7 +63,7 @@ def quickstart(out: Path, data: Path | None = None, limit: int = LIMIT) -> str:
     ours = [name for name in (CODEC, LOWEST) if any(c.card["codec"] == name for c in embedded_checkpoints())]
     points = evaluate(folder, [*ours, *PEERS], out, METRICS, ["original"], limit)
     table = tables(points, METRICS)
-    (out / "table.md").write_text(table + "\n")
+    write_atomic(out / "table.md", (table + "\n").encode())
     rd_plot(points, METRICS, out / "rd.png")
     pictures = picture_files(folder)[: min(limit, SHOWN)]
     rows = [comparison(path, path.relative_to(folder).as_posix(), out, points) for path in pictures]

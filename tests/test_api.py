@@ -3,6 +3,8 @@
 import io
 import re
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from live import container
 from live.artefact import read_artefact, write_artefact
 from live.checkpoints import conventions_of
 from live.errors import DamagedFile, DecodeMismatch, InputError, ModelError, NotLiveFile, UnknownModel
+from live.latents import load_autoencoder
 from live.latents.base import identity_of
+from live.pictures import decode_picture, encode_picture
 
 pytestmark = pytest.mark.usefixtures("small_live")
 
@@ -29,10 +33,28 @@ def test_any_size_comes_back(size):
     assert decoded.size == size and decoded.mode == "RGB"
 
 
-def test_decoding_needs_the_file_alone_and_repeats():
+def test_decoding_needs_the_file_alone_and_repeats(tmp_path):
     data = live.compress(photo(70, 50), quality=2)
-    assert live.decompress(data).tobytes() == live.decompress(bytes(data)).tobytes()
+    (tmp_path / "a.live").write_bytes(data)
+    process = [sys.executable, "-m", "live", "decompress", str(tmp_path / "a.live")]
+    subprocess.run(process, check=True, cwd=Path(__file__).parent.parent)
+    with Image.open(tmp_path / "a.png") as decoded:
+        assert decoded.tobytes() == live.decompress(data).tobytes()
     assert live.compress(photo(70, 50), quality=2) == data
+
+
+@pytest.mark.parametrize("picture", [np.zeros((20, 20, 3), np.uint8), torch.zeros(3, 20, 20), photo(20, 20)])
+def test_the_limit_holds_for_whatever_is_a_picture(picture):
+    with pytest.raises(InputError, match="over the limit of 399 pixels"):
+        live.compress(picture, 1, max_pixels=399)
+    assert live.compress(picture, 1, max_pixels=400)
+
+
+def test_what_would_not_be_decoded_is_not_made():
+    """A line counts as 64 of them, of which a decoder would refuse so many."""
+    line = Image.new("RGB", (container.MAX_PIXELS // 64 + 1, 1))
+    with pytest.raises(InputError, match="a side counts as 64 at least"):
+        live.compress(line, 1)
 
 
 def test_quality_buys_fidelity():
@@ -77,22 +99,10 @@ def test_latents_round_trip_without_pixels():
 
 def test_latents_of_a_picture_file_are_those_its_decoder_uses():
     data = live.compress(photo(50, 30), quality=2)
-    assert live.decompress_latents(data).shape == (1, 4, 4, 7)
-
-
-def test_diffusion_callback_latents_become_a_file():
-    """A pipeline-shaped stand-in: what diffusers hands to ``callback_on_step_end`` is coded before any VAE decodes it."""
-    files = []
-
-    def keep(pipeline, step, timestep, callback_kwargs):
-        if step == 1:
-            files.append(live.compress_latents(callback_kwargs["latents"], quality=2))
-        return callback_kwargs
-
-    latents = torch.randn(1, 4, 16, 16)
-    for step in range(2):
-        latents = keep(None, step, 0, {"latents": latents * 0.9})["latents"]
-    assert live.decompress_latents(files[0]).shape == latents.shape
+    latents = live.decompress_latents(data)
+    assert latents.shape == (1, 4, 4, 7)
+    shown = decode_picture(load_autoencoder("compact"), latents, (50, 30), None)
+    assert shown.tobytes() == live.decompress(data).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -167,9 +177,11 @@ def test_another_autoencoder_than_the_codecs_is_refused(small_live, tmp_path):
         live.compress(photo(16, 16), quality=1, vae=str(path))
 
 
-def test_autoencode_is_the_ceiling():
+def test_autoencode_is_what_latents_that_nothing_was_lost_of_decode_to():
     picture = photo(45, 37)
-    assert live.autoencode(picture).size == picture.size
+    autoencoder = load_autoencoder("compact")
+    shown = decode_picture(autoencoder, encode_picture(autoencoder, picture)[0], picture.size, None)
+    assert live.autoencode(picture).tobytes() == shown.tobytes() != picture.tobytes()
 
 
 def test_compress_reads_encoded_pictures(tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from threading import Thread
 
@@ -284,4 +285,20 @@ def test_a_live_file_is_not_compressed_again(tmp_path, capsys):
 
 
 def test_completion_offers_the_library():
-    assert set(live.__all__) <= set(dir(live))
+    assert set(live.__all__) <= set(dir(live)) and all(getattr(live, name) for name in live.__all__)
+
+
+def test_a_reader_that_goes_away_is_no_failure(tmp_path):
+    """Also where output waits in a buffer, as it does without PYTHONUNBUFFERED."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = f"{sys.executable} -m live models | (exec 0<&-; sleep 1)"
+    script = ["bash", "-o", "pipefail", "-c", command]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and not done.stderr
+
+
+def test_a_large_picture_is_read_without_pillows_warning(tmp_path, capsys):
+    Image.new("1", (9500, 9500)).save(tmp_path / "large.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "over the limit" in refused(capsys, "compress", tmp_path / "large.png", "--max-pixels", "1000")

@@ -226,7 +226,7 @@ def test_damaged_folders_are_refused(kl_folder, tmp_path):
 def test_statistics_sources(kl_folder, tmp_path, pictures):
     plain = load_autoencoder(str(kl_folder))
     assert (plain.statistics.mean.tolist(), plain.statistics.std.tolist()) == ([0.0] * 4, [1.0] * 4)
-    measured = measure(plain, [pictures[:1], pictures[1:]])
+    measured = measure(plain.encode, [pictures[:1], pictures[1:]])
     latents = plain.encode(pictures)
     assert close(measured.mean, latents.mean((0, 2, 3)))
     assert close(measured.std, latents.std((0, 2, 3), correction=0))

@@ -13,7 +13,7 @@ import pytest
 
 from live.command import run
 from live.errors import OutputError
-from live.files import _nameless, replacing, replacing_folder, write_atomic
+from live.files import _nameless, picture_files, replacing, replacing_folder, write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 OLD, NEW = b"old and whole" * 1000, b"new" * 200_000
@@ -124,6 +124,15 @@ def test_ctrl_c_just_after_the_output_was_begun_leaves_nothing(tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt), begin(tmp_path / "out"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_left_of_a_folder_is_not_read(tmp_path):
+    """As a killed process leaves it, with whole pictures in it."""
+    (tmp_path / "a.png").touch()
+    temporary = replacing_folder(tmp_path / "frames")
+    (temporary.__enter__() / "000000.png").touch()
+    assert list(tmp_path.glob(".live-*/000000.png"))
+    assert picture_files(tmp_path) == [tmp_path / "a.png"]
 
 
 def killed_while_stalled(process: subprocess.Popen) -> None:

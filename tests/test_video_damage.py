@@ -106,6 +106,9 @@ def test_salvage_of_predicted_frames_waits_for_the_next_intra_frame(tmp_path, mo
         psnr(frames_of(hurt(tmp_path / "a.live", 3), salvage=True), [*whole[:3], *whole[2:3] * 3, *whole[6:]]) == np.inf
     )
     assert psnr(frames_of(hurt(tmp_path / "a.live", 7), salvage=True), [*whole[:7], whole[6]]) == np.inf
+    with live.clip_frames(hurt(tmp_path / "a.live", 4), 5, salvage=True) as frames:  # 5 hangs on 4, and 3 is good
+        assert psnr([np.asarray(frame) for frame in frames], [whole[3], *whole[6:]]) == np.inf
+        assert frames.lost == 1
     data = hurt(tmp_path / "a.live", 1).read_bytes()
     (tmp_path / "no index.live").write_bytes(data[:-5])
     with live.clip_frames(tmp_path / "no index.live", salvage=True) as frames:

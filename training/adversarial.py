@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from .data import Share
+from live.errors import ConfigError
+
+from .data import ALONE, Share
 from .losses import Phase, distortion_terms
 
 
@@ -28,6 +30,12 @@ class AdversaryConfig:
     start: int = 0
     lead: int = 0
     width: int = 64
+
+
+def check_adversary(adversary: AdversaryConfig, phases: tuple[Phase, ...]) -> None:
+    """ConfigError where there is an adversary in a phase without a loss on pictures, which it is weighed by."""
+    if adversary.weight and not all(phase.sees_pictures for phase in phases):
+        raise ConfigError("adversary: it is weighed by the losses on pictures, so that every phase must have one")
 
 
 class PatchDiscriminator(nn.Module):
@@ -59,13 +67,17 @@ def generator_loss(discriminator: nn.Module, fake: Tensor) -> Tensor:
 
 
 def with_adversary(
-    decoded: Tensor, distortion_of: Callable[[Tensor], dict[str, Tensor]], discriminator: nn.Module, weight: float
+    decoded: Tensor,
+    distortion_of: Callable[[Tensor], dict[str, Tensor]],
+    discriminator: nn.Module,
+    weight: float,
+    share: Share = ALONE,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of ``distortion_of(decoded)`` and the generator's loss, differentiable, and all terms by name.
 
     The generator's loss weighs ``weight`` times the norm of the distortion's gradient over that of its own, at most
     ``weight``. Both are taken at the pictures (B, 3, H, W), one layer after the decoder's last weights, where VQGAN takes
-    them: so every gradient is computed once.
+    them: so every gradient is computed once. share: of the batch, that the pictures are; the norms are of the whole batch.
     """
     leaf = decoded.detach().requires_grad_()
     terms = distortion_of(leaf)
@@ -73,7 +85,11 @@ def with_adversary(
     (gradient,) = torch.autograd.grad(value, leaf)
     adversarial = generator_loss(discriminator, leaf)
     (of_adversary,) = torch.autograd.grad(adversarial, leaf)
-    balance = weight * (gradient.norm() / (of_adversary.norm() + 1e-8)).clamp(max=1.0)
+    norms = torch.stack([gradient.square().sum(), of_adversary.square().sum()])
+    if share.world > 1:
+        torch.distributed.all_reduce(norms)
+    of_distortion, of_generator = norms.sqrt()
+    balance = weight * (of_distortion / (of_generator + 1e-8)).clamp(max=1.0)
     terms["generator"] = balance * adversarial.detach()
     linear = (decoded * (gradient + balance * of_adversary)).sum()
     return value.detach() + terms["generator"] + linear - linear.detach(), terms
@@ -99,7 +115,7 @@ def adversarial_loss(
         terms = distortion_of(decoded)
         return sum(terms.values(), decoded.new_zeros(())), terms
     if step >= adversary.start:
-        loss, terms = with_adversary(decoded, distortion_of, discriminator, adversary.weight)
+        loss, terms = with_adversary(decoded, distortion_of, discriminator, adversary.weight, share)
     else:
         terms = distortion_of(decoded)
         loss = sum(terms.values(), decoded.new_zeros(()))

@@ -163,13 +163,17 @@ class Engine:
     def _average_gradients(self) -> None:
         if self.share.world == 1:
             return
-        for parameter in self.parameters:
+        # Without a gradient in any process there must be none: the optimiser would move those by its old momentum.
+        given = torch.tensor([p.grad is not None for p in self.parameters], dtype=torch.float, device=self.share.device)
+        counts = self.accelerator.reduce(given, "sum").tolist()
+        parameters = [parameter for parameter, count in zip(self.parameters, counts, strict=True) if count]
+        for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         # reshape: gradients of channels-last weights have no view as a line.
-        gradients = torch.cat([parameter.grad.reshape(-1) for parameter in self.parameters])
+        gradients = torch.cat([parameter.grad.reshape(-1) for parameter in parameters])
         means = self.accelerator.reduce(gradients, "mean")
-        for parameter, mean in zip(self.parameters, means.split([p.numel() for p in self.parameters]), strict=True):
+        for parameter, mean in zip(parameters, means.split([p.numel() for p in parameters]), strict=True):
             parameter.grad.copy_(mean.view_as(parameter))
 
     @torch.no_grad()
@@ -196,9 +200,13 @@ class Engine:
     def _validate(self) -> None:
         live = {name: value.detach().clone() for name, value in self.stage.model.state_dict().items()}
         self.stage.model.load_state_dict(self.ema)
+        torch.manual_seed(self.schedule.seed_at(self.step, -1))
         with torch.no_grad():
-            figures = self.stage.validate()
+            told = [self.stage.validate()]
         self.stage.model.load_state_dict(live)
+        if self.share.world > 1:  # all wait, or not, on the same plateau
+            broadcast_object_list(told)
+        (figures,) = told
         if self.share.rank == 0:
             self.record.validation(self.step, figures)
         self._wait_on_plateau(figures)

@@ -30,6 +30,7 @@ from live.files import picture_files
 from live.latents import load_autoencoder
 from live.latents.base import identity_of
 from live.latents.compact import CompactAutoencoder, ExportedAutoencoder
+from live.latents.statistics import measure
 from live.latents.vq import VqAutoencoder
 from live.latents.vq_net import FACTOR
 from live.registry import rate_model_path
@@ -55,7 +56,8 @@ def load_run(folder: Path, kind: str) -> Run:
     if trained != kind:
         raise InputError(f"{folder} is a run of another kind; export it with: python -m training.export {trained}")
     log, record = folder / VALIDATION, folder / RUN
-    figures = json.loads(log.read_text().splitlines()[-1]) if log.exists() else {}
+    lines = log.read_text().splitlines() if log.exists() else []
+    figures = json.loads(lines[-1]) if lines else {}
     figures.pop("step", None)
     about = {"steps": state["step"], "training": state["config"], "validation": figures}
     data = json.loads(record.read_text()).get("data") if record.exists() else None
@@ -89,13 +91,12 @@ def _export_net(folder: Path, output: Path, data: str, kind: type[ExportedAutoen
     return state, config, card
 
 
-@torch.no_grad()
 def _statistics(net: nn.Module, weights: dict[str, Tensor], data: str) -> dict[str, Tensor]:
     """Mean and deviation of every channel of the latents that these weights make of the held-out photos."""
     net.load_state_dict({k: v.float() for k, v in weights.items()})
     held_out = Photos([f for f in picture_files(data) if is_validation(f)], VALIDATION_CROP).middle(VALIDATION_CROP)
-    latents = torch.cat([net.encoder(pictures * 2 - 1) for pictures in held_out.split(8)])
-    return dict(zip(STATISTICS, (latents.mean((0, 2, 3)), latents.std((0, 2, 3))), strict=True))
+    statistics = measure(lambda pictures: net.encoder(pictures * 2 - 1), held_out.split(8))
+    return dict(zip(STATISTICS, (statistics.mean, statistics.std), strict=True))
 
 
 def export_vq(folder: Path, output: Path, data: str) -> None:

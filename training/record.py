@@ -51,11 +51,12 @@ class Record:
         self.folder = folder
         self._writer: SummaryWriter | None = None
         self._columns: list[str] = []
+        self._next_step = 0  # from which on TensorBoard forgets what it was told before
 
     @property
     def writer(self) -> SummaryWriter:
         if self._writer is None:
-            self._writer = SummaryWriter(str(self.folder))
+            self._writer = SummaryWriter(str(self.folder), purge_step=self._next_step)
         return self._writer
 
     def close(self) -> None:
@@ -75,7 +76,7 @@ class Record:
             "processes": processes,
             "data": data,
         }
-        (self.folder / RUN).write_text(json.dumps(record, indent=2) + "\n")
+        write_atomic(self.folder / RUN, (json.dumps(record, indent=2) + "\n").encode())
 
     def step(self, step: int, figures: dict[str, float]) -> None:
         for name, value in figures.items():
@@ -112,6 +113,7 @@ class Record:
 
     def rewind(self, step: int) -> None:
         """Drop what was logged after a step, for it will run again, and lines that were not finished."""
+        self._next_step = step + 1
         for name, step_of in LOGS.items():
             path = self.folder / name
             if path.exists():

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from live.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -18,7 +20,7 @@ class Schedule:
     CompressAI's quantiles, which are fitted by a loss of their own and take no part in the clipping. clip: largest norm
     of the gradient; a stage's ``discriminator`` is clipped by itself.
     adversary_lr: factor on the learning rate of a stage's ``discriminator``.
-    varied: whether crops of photos are varied (see ``data.Photos``); the published systems' are not.
+    varied: whether crops of photos are varied (see ``data.Photos``); the published systems' are not, nor are those of clips.
     bf16: run the autoencoder's convolutions in bfloat16 (autocast) where the processor has it; about 1.8 times as fast.
     """
 
@@ -36,6 +38,11 @@ class Schedule:
     validate_every: int = 1000
     varied: bool = True
     bf16: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"schedule.{name} must be 1 or more, not {getattr(self, name)}")
 
     def seed_at(self, step: int, process: int = 0) -> int:
         """Of a process's noise at a step; below 2^32, as torch's generator of the CPU ignores what is above."""

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from live.artefact import read_artefact, read_card
 from live.command import Parser, run
 from live.config import load_yaml, parse
-from live.errors import InputError
+from live.errors import ConfigError, InputError
 from live.latents.compact_net import FACTOR, CompactConfig, CompactNet, patch_components
 from live.nets import bfloat16
 from live.priors.hyper import HYPER_FACTOR, Hyperprior
@@ -50,6 +50,10 @@ class RateConfig:
     clean_share: float = 0.2
     width: int = 96
     z_channels: int = 48
+
+    def __post_init__(self) -> None:
+        if self.levels < 1:
+            raise ConfigError(f"rate.levels must be 1 or more, not {self.levels}")
 
 
 @dataclass(frozen=True)

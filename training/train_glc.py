@@ -35,7 +35,7 @@ from live.latents import load_autoencoder
 from live.latents.vq import VqAutoencoder
 from live.nets import bfloat16
 
-from .adversarial import AdversaryConfig, PatchDiscriminator, adversarial_loss
+from .adversarial import AdversaryConfig, PatchDiscriminator, adversarial_loss, check_adversary
 from .code_prediction import SIDE, CodePredictor, PredictorConfig
 from .data import ALONE, Share, split
 from .engine import Engine
@@ -199,6 +199,7 @@ def _check(config: GlcTrainConfig, autoencoder: VqAutoencoder) -> None:
             f"model.channels must be the autoencoder's {autoencoder.channels}, not {config.model.channels}"
         )
     check_phases(config.phases, autoencoder.factor * Glc.stride)
+    check_adversary(config.adversary, config.phases)
     if config.code and autoencoder.card.get("stage", {}).get("training", {}).get("encoder"):
         raise ConfigError(
             "code: the encoder of this VQ autoencoder has moved since its codebook was learned, so that codes mean little; "

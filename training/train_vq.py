@@ -27,7 +27,7 @@ from live.latents.vq_net import FACTOR, VqConfig, VqNet
 from live.nets import bfloat16
 from live.registry import rate_model_path
 
-from .adversarial import AdversaryConfig, PatchDiscriminator, adversarial_loss
+from .adversarial import AdversaryConfig, PatchDiscriminator, adversarial_loss, check_adversary
 from .data import ALONE, Share, split
 from .engine import Engine
 from .losses import Phase, check_phases, phase_at, picture_figures
@@ -66,6 +66,7 @@ class VqStage:
     def __init__(self, config: VqTrainConfig, data: str | Path, compact: Path | None = None, init: Path | None = None):
         self.config, self.share = config, ALONE
         check_phases(config.phases, FACTOR)
+        check_adversary(config.adversary, config.phases)
         self.train, self.held_out = split(data, max(phase.crop for phase in config.phases), config.schedule.varied)
         torch.manual_seed(config.schedule.seed)
         self.model = VqTraining(config)

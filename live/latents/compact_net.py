@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..nets import conv, res_blocks, upsample2, zero_init
 
 FACTOR = 8
@@ -37,6 +38,14 @@ class CompactConfig:
     encoder_blocks: tuple[int, ...] = (1, 3)
     decoder_widths: tuple[int, ...] = (80, 192)
     decoder_blocks: tuple[int, ...] = (2, 4)
+
+    def __post_init__(self) -> None:
+        for side in ("encoder", "decoder"):
+            widths, blocks = getattr(self, f"{side}_widths"), getattr(self, f"{side}_blocks")
+            if len(widths) != len(blocks) or len(widths) not in (2, 3):
+                raise ConfigError(
+                    f"{side}_widths and {side}_blocks must be 2 or 3 numbers each, not {widths} and {blocks}"
+                )
 
 
 class Reach(nn.Module):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import ModelError
-from .base import Autoencoder, Statistics
+from ..errors import InputError, ModelError
+from .base import Statistics
 
 FILE_NAME = "live_statistics.json"
 """In an autoencoder's folder: {"mean": [c numbers], "std": [c numbers]}."""
@@ -34,17 +34,17 @@ def find_statistics(
     return Statistics(torch.zeros(channels), torch.ones(channels))
 
 
-def measure(autoencoder: Autoencoder, pictures: Iterable[Tensor]) -> Statistics:
-    """Statistics over batches of pictures (B, 3, H, W) in [0, 1], every latent position counting once."""
-    total = torch.zeros(autoencoder.channels, dtype=torch.float64)
-    squares, count = torch.zeros_like(total), 0
+@torch.no_grad()
+def measure(encode: Callable[[Tensor], Tensor], pictures: Iterable[Tensor]) -> Statistics:
+    """Statistics of what ``encode`` makes of batches of pictures (B, 3, H, W) in [0, 1], latents (B, c, h, w), every position
+    counting once; InputError where there are none."""
+    total, squares, count = 0.0, 0.0, 0
     for batch in pictures:
-        latents = autoencoder.encode(batch).double()
-        total += latents.sum((0, 2, 3))
-        squares += (latents**2).sum((0, 2, 3))
+        latents = encode(batch).double()
+        total, squares = total + latents.sum((0, 2, 3)), squares + (latents**2).sum((0, 2, 3))
         count += latents[:, 0].numel()
     if not count:
-        raise ModelError("no pictures to measure latent statistics on; give at least one")
+        raise InputError("no pictures to measure latent statistics on; give at least one")
     mean = total / count
     return Statistics(mean.float(), (squares / count - mean**2).clamp_min(1e-12).sqrt().float())
 

@@ -13,14 +13,13 @@ Pictures are in [0, 1] on both sides and latents are already in the diffusion co
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from ..errors import ModelError, is_out_of_memory
 from ..tiles import Network
 from .base import Autoencoder, Statistics, identity_of
 from .precision import GuardedNet, parse_dtype
@@ -199,7 +198,9 @@ def _probe(net: nn.Module, shape: tuple[int, ...], where: Path) -> tuple[int, ..
 def _read_state(path: Path) -> State:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+    except Exception as error:  # torch raises anything on damaged data
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"{path} is not a readable file of tensors; fetch it again") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelError(f"{path} is not a state dict; give the published *_encoder.pth and *_decoder.pth")

@@ -227,14 +227,16 @@ class DecodedClip(Iterator[Shown]):
 
     def _decoded(self, start: int) -> Iterator[Shown]:
         """The frames; of lost ones the one before, and of those before the first whole one, that one."""
-        last, waiting = None, 0
+        last, before, waiting = None, None, 0
         with closing(ahead(self._read(start))) as frames:
             for number, latents in frames:
+                if number < start:
+                    before = before if latents is None else latents
+                    continue
                 if latents is None:
                     self._first_lost = self._first_lost if self.lost else number
                     self.lost += 1
-                if number < start:
-                    continue
+                    latents = before if last is None else None
                 last = last if latents is None else self._shown(latents)
                 if last is None:
                     waiting += 1

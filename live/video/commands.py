@@ -38,8 +38,10 @@ def is_source(args: Namespace) -> bool:
 def _moves(path: Path) -> bool:
     from PIL import Image
 
+    from ..media import without_pillows_limit
+
     try:
-        with Image.open(path) as image:
+        with without_pillows_limit(), Image.open(path) as image:
             return getattr(image, "n_frames", 1) > 1
     except Exception:  # Pillow's readers raise anything on damaged data, and say more when it is read as a picture
         return False

@@ -16,9 +16,9 @@ from typing import Any
 from PIL import Image
 
 from ..container import MAX_PIXELS
-from ..errors import InputError
-from ..files import PICTURE_SUFFIXES, require_regular_file
-from ..media import MOVING_FORMATS, as_picture
+from ..errors import InputError, reason
+from ..files import PICTURE_SUFFIXES, files_in, require_regular_file
+from ..media import MOVING_FORMATS, as_picture, without_pillows_limit
 from .ffmpeg import Ffmpeg
 from .header import MAX_NUMBER
 from .properties import BT709, MATRICES, PRIMARIES, RGB, TRANSFERS, UNSPECIFIED, Colour, Properties
@@ -92,7 +92,7 @@ def open_source(
 def _rate_of_two(path: Path) -> Fraction | None:
     """Frames a second of a moving picture of two frames, for which ffmpeg takes its time base, up to 100,000; None of others."""
     try:
-        with Image.open(path, formats=MOVING_FORMATS) as image:
+        with without_pillows_limit(), Image.open(path, formats=MOVING_FORMATS) as image:
             if getattr(image, "n_frames", 1) != 2:
                 return None
             image.load()
@@ -123,7 +123,7 @@ class PictureSource(Source):
             raise InputError(f"{label} does not say how many frames a second it has; give it, as in: --fps 25")
         self._label, self._alpha, self._max_pixels = label, alpha, max_pixels
         self._pictures = iter(pictures)
-        self._first = next(self._pictures, None)
+        self._first = self._next()
         if self._first is None:
             raise InputError(f"{label} holds no frames")
         self._first = as_picture(self._first, alpha, max_pixels)
@@ -132,7 +132,9 @@ class PictureSource(Source):
 
     def frames(self) -> Iterator[Image.Image]:
         yield self._first
-        for number, picture in enumerate(self._pictures, 1):
+        number = 0
+        while (picture := self._next()) is not None:
+            number += 1
             image = as_picture(picture, self._alpha, self._max_pixels)
             if image.size != self._first.size:
                 name = picture if isinstance(picture, Path) else f"frame {number} of {self._label}"
@@ -140,12 +142,19 @@ class PictureSource(Source):
                 raise InputError(f"{name} is {image.width} x {image.height}, and the frames before are {first}")
             yield image
 
+    def _next(self) -> Any:
+        """The next picture as it was given, None behind the last; what its maker could not read is not the output's failure."""
+        try:
+            return next(self._pictures, None)
+        except OSError as error:
+            raise InputError(f"{self._label} could not be read on: {reason(error)}") from None
+
 
 class FolderSource(PictureSource):
     """The pictures in a folder, in the order of the numbers in their names: 2 before 10."""
 
     def __init__(self, folder: Path, rate: Fraction | None, alpha: str | None, max_pixels: int) -> None:
-        files = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
+        files = files_in(folder, PICTURE_SUFFIXES)
         if not files:
             raise InputError(f"no pictures in {folder}")
         files.sort(key=lambda path: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)])
