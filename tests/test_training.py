@@ -153,7 +153,9 @@ class Fit:
     def __init__(self):
         torch.manual_seed(0)
         self.model, self.share = torch.nn.Conv2d(3, 2, 3).to(memory_format=torch.channels_last), ALONE
+        self.model.register_parameter("seldom", torch.nn.Parameter(torch.ones(())))
         self.data = Examples([Path(str(i)) for i in range(10)], [torch.randn(3, 9, 9) for _ in range(10)], True)
+        self.falls = iter(range(9, 0, -1))
 
     def place(self, share):
         self.share = share
@@ -162,13 +164,14 @@ class Fit:
         if step == 2 and len(sys.argv) > 2:
             os._exit(3)
         batch, files = self.data.batch(1, step, 4, 8, self.share)
-        return (self.model(batch) ** 2).mean(), {"share": len(batch)}, files
+        seldom = 0.0 if step % 2 else (self.model.seldom - 3) ** 2
+        return (self.model(batch) ** 2).mean() + seldom, {"share": len(batch)}, files
 
-    def validate(self):
-        return {}
+    def validate(self):  # the second process alone would see no plateau
+        return {"loss": torch.rand(()).item() + 9 if self.share.rank == 0 else float(next(self.falls))}
 
 
-schedule = Schedule(steps=5, warmup=1, validate_every=1)
+schedule = Schedule(steps=6, warmup=1, validate_every=1, patience=1)
 folder = sys.argv[1] if os.environ.get("RANK", "0") == "0" else sys.argv[1] + "-of-another-node"
 Engine(Fit(), schedule, folder, AutoencoderConfig(schedule, ())).run()
 """
@@ -176,7 +179,8 @@ Engine(Fit(), schedule, folder, AutoencoderConfig(schedule, ())).run()
 
 def test_two_processes_train_what_one_does(tmp_path):
     """torchrun: each process takes half of every batch, and the weights are those of a single process; after a stop too,
-    and where the other process does not see the first one's disk."""
+    and where the other process does not see the first one's disk; a parameter that takes no part in a step stays in it; and
+    all wait on the first one's plateau."""
     script = tmp_path / "fit.py"
     script.write_text(SHARED)
     assert start(script, tmp_path / "two", "stop").returncode
@@ -187,7 +191,7 @@ def test_two_processes_train_what_one_does(tmp_path):
     for name, value in one["model"].items():
         assert torch.allclose(value, other["model"][name], atol=1e-6), name
     with open(tmp_path / "two" / "log.csv", newline="") as log:
-        assert [row["share"] for row in csv.DictReader(log)] == ["2"] * 5
+        assert [row["share"] for row in csv.DictReader(log)] == ["2"] * 6
 
 
 def test_a_plateau_lowers_the_rate(tmp_path):
