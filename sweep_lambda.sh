@@ -19,7 +19,10 @@
 # LIVE_CODECS   what to evaluate beside (jpeg,webp,heif,avif): peers, live_plus, other sweeps' folders of checkpoints
 # LIVE_METRICS  (psnr,lpips_alex,dists)
 # LIVE_SWEEPS   another folder than out
+# With --quick, LIVE_TRAIN, LIVE_EVAL and LIVE_CODECS do not count.
 set -euo pipefail
+
+source "$(dirname "${BASH_SOURCE[0]}")/scripts/usage.sh"
 
 refuse() {
     echo "live: $*" >&2
@@ -29,10 +32,6 @@ refuse() {
 quick=
 default=configs/live_plus.yaml
 case "${1:-}" in
-    -h | --help)
-        sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-        exit
-        ;;
     --quick)
         quick=1
         default=configs/quick.yaml

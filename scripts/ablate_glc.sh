@@ -10,9 +10,10 @@
 # kodak/points.csv, which it ends with, to results/glc_ablation.csv and run python -m testing.figures.
 # LIVE_LAUNCH: what runs the trainings (python -m), such as "accelerate launch -m" or "torchrun --nproc_per_node 8 -m --".
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 live_absolute LIVE_TRAIN LIVE_ABLATION LIVE_KODAK LIVE_VQ
-configs=$(realpath -m "${1:-$live_root/configs}")
+configs=$(realpath -m -- "${1:-$live_root/configs}")
 cd "$live_root"
 live_needs LIVE_TRAIN "a folder of training photos"
 out=${LIVE_ABLATION:-out/ablation}

@@ -37,7 +37,7 @@ def import_reference(source: Path, output: Path, vae: str) -> LatentCodec:
         missing, unexpected = codec.load_state_dict(state, strict=False)
         if not all(torch.isfinite(value).all() for value in state.values()):
             raise ValueError("its weights are not finite")
-    except (KeyError, AttributeError, ValueError, RuntimeError) as error:
+    except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"{source} is not a checkpoint of the LIVE reference: {str(error).splitlines()[-1].strip()}"
         ) from None

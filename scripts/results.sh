@@ -6,6 +6,7 @@
 # than the rest, so that it is held against the originals alone.
 # An interrupted run goes on: out/kodak is kept until the results are in place.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 data=$(realpath "${LIVE_KODAK:-$live_root/kodak}")
 cd "$live_root"
@@ -21,7 +22,7 @@ fi
 export OMP_NUM_THREADS=1 # the README's seconds a photo are of one core: on a machine that has more, under taskset -c 0
 evaluate() { python -m testing.evaluate --data "$data" --out out/kodak "$@" >out/kodak/table.md; }
 evaluate --codecs vvc,jpeg,jpeg444,webp,heif,avif,avif420,jxl,live_plus,live_paper
-evaluate --codecs glc --reference original
+evaluate --codecs glc,live_plus_refined,glc_refined --reference original
 python -m testing.glc --data "$data" --json >out/kodak/glc.json
 python -m testing.comparison --data "$data" --bpp 0.15 --pictures kodim05.png,kodim23.png --out assets/side_by_side.jpg
 python -m testing.comparison --data "$data" --bpp 0.035 --codecs glc,heif,vvc --pictures kodim05.png,kodim23.png --out assets/side_by_side_glc.jpg

@@ -8,9 +8,10 @@
 # The released weights are stage3's: copy them to checkpoints/, or point LIVE_CHECKPOINTS there.
 # LIVE_LAUNCH: what runs the trainings (python -m), such as "accelerate launch -m" or "torchrun --nproc_per_node 8 -m --".
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 live_absolute LIVE_TRAIN LIVE_GLC LIVE_CHECKPOINTS
-configs=$(realpath -m "${1:-$live_root/configs}")
+configs=$(realpath -m -- "${1:-$live_root/configs}")
 cd "$live_root"
 live_needs LIVE_TRAIN "a folder of training photos"
 out=${LIVE_GLC:-out/glc}

@@ -8,9 +8,10 @@
 # training resumes: run the same command again to go on. Copy the weights to checkpoints/ to release them.
 # LIVE_LAUNCH: what runs the trainings (python -m), such as "accelerate launch -m" or "torchrun --nproc_per_node 8 -m --".
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 live_absolute LIVE_TRAIN LIVE_VIDEO LIVE_OUT LIVE_CHECKPOINTS
-configs=$(realpath -m "${1:-$live_root/configs}")
+configs=$(realpath -m -- "${1:-$live_root/configs}")
 cd "$live_root"
 live_needs LIVE_TRAIN "a folder of training photos"
 live_needs LIVE_VIDEO "a folder with training clips in its folder train"

@@ -14,6 +14,7 @@ import pandas as pd
 
 from . import results
 from .bdrate import at_rate, bd_rate, bits_between, curves_of, in_percent, rate_at
+from .ours import REFINED_NAME
 from .results import METRICS, measured, select
 
 AT_A_RATE = (
@@ -42,9 +43,20 @@ SHARE_OF_VVC, BETTER_AT = 0.5, 0.05
 def table(means: pd.DataFrame, folder: Path) -> str:
     """Aim by aim as Markdown. means: of the settings against the original; folder: of the results."""
     curves = {str(codec): curve for codec, curve in means.groupby("codec", sort=False)}
-    rows = [_at_a_rate(curves[codec], codec, metric, bpp, aim) for codec, metric, bpp, aim in AT_A_RATE]
-    rows += [_over_anchor(folder, *facts) for facts in OVER_ANCHORS if (folder / facts[0]).is_file()]
-    rows += [_bytes_of_vvc(curves["glc"], curves["vvc"]), _better(curves["glc"], curves["live_plus"])]
+
+    def ways(codec: str) -> list[str]:
+        """The codec, and as its files are refined where that was measured."""
+        return [codec, *(name for name in (REFINED_NAME.format(codec),) if name in curves)]
+
+    rows = [
+        _at_a_rate(curves[way], way, metric, bpp, aim) for codec, metric, bpp, aim in AT_A_RATE for way in ways(codec)
+    ]
+    for name, codec, metric, reference, *over in OVER_ANCHORS:
+        if (folder / name).is_file():
+            against_originals = ways(codec) if reference == "original" else [codec]
+            rows += [_over_anchor(folder, name, way, metric, reference, *over) for way in against_originals]
+    rows += [_bytes_of_vvc(curves[way], way, curves["vvc"]) for way in ways("glc")]
+    rows += [_better(curves["glc"], curves["live_plus"])]
     return _markdown("on Kodak", rows)
 
 
@@ -118,7 +130,7 @@ def _over_anchor(
     return what, f"≤ {aim:g} %", stated, "N/A" if percent is None else _word(percent <= aim)
 
 
-def _bytes_of_vvc(glc: pd.DataFrame, vvc: pd.DataFrame) -> tuple[str, ...]:
+def _bytes_of_vvc(glc: pd.DataFrame, codec: str, vvc: pd.DataFrame) -> tuple[str, ...]:
     """At each of GLC's settings, where VVC's curve reaches its DISTS."""
     shares = {}
     for row in glc.sort_values("bpp").itertuples():
@@ -128,7 +140,7 @@ def _bytes_of_vvc(glc: pd.DataFrame, vvc: pd.DataFrame) -> tuple[str, ...]:
     measured = ", ".join(f"{share:.2f} at {bpp:.3f} bpp" for bpp, share in shares.items())
     met = [share <= SHARE_OF_VVC for share in shares.values()]
     word = "N/A" if not met else "yes" if all(met) else f"at {sum(met)} of {len(met)}" if any(met) else "no"
-    return "`glc`: bytes over `vvc`'s at equal DISTS", f"≤ {SHARE_OF_VVC:g}", measured or "out of range", word
+    return f"`{codec}`: bytes over `vvc`'s at equal DISTS", f"≤ {SHARE_OF_VVC:g}", measured or "out of range", word
 
 
 def _better(glc: pd.DataFrame, plus: pd.DataFrame) -> tuple[str, ...]:

@@ -34,8 +34,10 @@ from .results import METRICS, REFERENCES, load, load_published, mean_per_setting
 
 COLOURS = {
     "live_plus": "#d1495b",
+    "live_plus_refined": "#8f1d2c",
     "live_paper": "#e8a0a8",
     "glc": "#9c1f6b",
+    "glc_refined": "#5b1140",
     "jpeg": "#7f7f7f",
     "jpeg444": "#b5b5b5",
     "webp": "#2e7fb8",
@@ -59,7 +61,7 @@ COLOURS = {
 """One colour a codec in every figure; codecs that are not named here take ``OTHERS`` in turn."""
 PALETTE = 128
 """Colours of a PNG figure: those of the lines and how they fade into white."""
-BOLD = ("live_plus", "glc", "live_video", "glc_video")
+BOLD = ("live_plus", "live_plus_refined", "glc", "glc_refined", "live_video", "glc_video")
 """Codecs of ours, drawn wider; so are those that have no colour of their own."""
 OTHERS = ("#d97ba6", "#59b3b3", "#a0722a", "#6b8e23")
 STYLE = {

@@ -157,6 +157,8 @@ def main(argv: list[str] | None = None) -> int:
     references = results.names_of(args.reference, "reference", REFERENCES)
     codecs = results.names_of(args.codecs, "codec")
     if args.dry_run:
+        for name in set(codecs) & set(ANCHORS):  # what is not installed is to be known now, not once the jobs begin
+            ANCHORS[name].encode(Image.new("RGB", (64, 64)), ANCHORS[name].settings[0])
         print(f"{len(missing(args.data, codecs, args.out, metrics, references, args.limit))} files to measure")
         return 0
     unreadable: dict[str, str] = {}

@@ -21,7 +21,7 @@ from . import aims, clip_figures, results, tables
 from .bdrate import at_rate, bd_rate, in_percent, matrix, matrix_markdown, rate_at
 from .curves import rd_plot
 from .learning import learning_plot
-from .ours import codec_of
+from .ours import REFINED_NAME, codec_of
 from .results import METRICS, REFERENCES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,9 +139,12 @@ def block() -> str:
             f"BD-rate of {codec_of(OURS).label} {REFERENCES[reference]}, in brackets the overlap of the curves:",
             table,
         ]
+        refined = rows[rows["test"] == REFINED_NAME.format(OURS)]
+        if len(refined):
+            parts += [f"The same of {codec_of(REFINED_NAME.format(OURS)).label}:", matrix_markdown(refined)]
         if reference == "autoencoder":
             parts += [f"![The same {REFERENCES[reference]}](assets/kodak_rd_autoencoder.png)"]
-    ours = means[means["codec"].isin((OURS, LOWEST))]
+    ours = means[means["codec"].isin([name for base in (OURS, LOWEST) for name in (base, REFINED_NAME.format(base))])]
     timed = timed_alike(points)
     parts += ["Our qualities:", results.markdown(ours, shown)]
     parts += [

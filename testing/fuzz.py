@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from live.command import Parser, run
+from live.errors import InputError
 
 from .attacks import SILENT, Attack, Codec, Coder, Container, File
 from .clip_attacks import ClipCodecs, ClipContainer, ClipFile
@@ -78,9 +79,11 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m testing.fuzz", description="Decode damaged and hostile files; count what becomes of them."
     )
     parser.add_argument("--count", type=int, default=2000, help="files in all (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the damage (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     args = parser.parse_args(argv)
+    if args.count < 1:
+        raise InputError("--count must be at least 1")
     table = campaign(args.count, args.seed)
     print(json.dumps(table, indent=1) if args.json else text(table))
     return int(bool(table["failures"]))

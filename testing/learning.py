@@ -37,9 +37,11 @@ def thinned(stage: str, folder: Path) -> list[dict[str, Any]]:
         log = pd.read_csv(folder / "log.csv")
         log = log.drop_duplicates("step", keep="last").sort_values("step")  # an interrupted run repeats some
         starts = [phase["start"] for phase in phases]
+        phase_of = pd.cut(log["step"] - 1, [*starts, float("inf")], right=False, labels=False).astype(int)
+        said = folder / "validation.jsonl"
+        held_out = pd.read_json(said, lines=True) if said.is_file() else None
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{folder} does not hold the logs of a training run") from None
-    phase_of = pd.cut(log["step"] - 1, [*starts, float("inf")], right=False, labels=False)
     for column in [name for name in log if name.startswith("d_")]:
         weights = phase_of.map(lambda number, term=column[2:]: weight_of(config, phases[int(number)], term))
         log[column[2:]] = log[column] / weights.where(weights != 0)
@@ -48,8 +50,7 @@ def thinned(stage: str, folder: Path) -> list[dict[str, Any]]:
     means = groups.agg({"step": "max", **dict.fromkeys(shown, "mean")})[groups.size() > STEPS // 2]
     tidy = means.melt("step", shown, "figure").dropna().assign(split="training")
     rows = [tidy]
-    if (folder / "validation.jsonl").is_file():
-        held_out = pd.read_json(folder / "validation.jsonl", lines=True)
+    if held_out is not None:
         rows.append(held_out.melt("step", var_name="figure").dropna().assign(split="validation"))
     return pd.concat(rows).assign(stage=stage)[COLUMNS].to_dict("records")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ HEADER_BYTES = 31
 """Most bytes that the header and the checks of a .live file take (see ``live.container``)."""
 
 
-REFINED = 20
-"""Steps of the search (``live.refine``) of the codecs that are called refined."""
+REFINED, REFINED_NAME = 20, "{}_refined"
+"""Steps of the search (``live.refine``) by which some codecs' files are also made, and how they are called then."""
 
 
 class Stopwatch:
@@ -154,7 +155,15 @@ class Checkpoints(Anchor):
         if several:
             path, card = several[0]
             return {rate: (path, card["identity"], rate) for rate in range(card["config"]["rates"])}
+        kinds = sorted({card["codec"] for _, card in codecs})
+        if len(kinds) > 1:
+            raise InputError(f"{self.folder} holds checkpoints of {' and '.join(kinds)}; give each a folder of its own")
         by_setting = sorted((card.get("lambda") or card["quality"], path, card["identity"]) for path, card in codecs)
+        for (setting, path, _), (following, other, _) in itertools.pairwise(by_setting):
+            if setting == following:
+                raise InputError(
+                    f"{path} and {other.name} are of one lambda ({setting:g}); keep one of them in the folder"
+                )
         return {setting: (path, identity, None) for setting, path, identity in by_setting}
 
     @property
@@ -180,10 +189,10 @@ OURS: dict[str, Anchor] = {
     codec.name: codec
     for codec in (
         Embedded("live_plus", "LIVE+ (ours)", "live_plus"),
-        Embedded("live_plus_refined", "LIVE+ refined (ours)", "live_plus", REFINED),
+        Embedded(REFINED_NAME.format("live_plus"), "LIVE+ refined (ours)", "live_plus", REFINED),
         Embedded("live_paper", "LIVE as published, on compact", "live_paper"),
         Embedded("glc", "GLC (ours)", "glc"),
-        Embedded("glc_refined", "GLC refined (ours)", "glc", REFINED),
+        Embedded(REFINED_NAME.format("glc"), "GLC refined (ours)", "glc", REFINED),
     )
 }
 

@@ -57,6 +57,8 @@ def comparison(picture: Path, name: str, out: Path, points: pd.DataFrame) -> lis
 
 def quickstart(out: Path, data: Path | None = None, limit: int = LIMIT) -> str:
     """Do it all, into a fresh OUT/points.csv; returns the table. Raises LiveError."""
+    if data is not None:
+        picture_files(data)  # whose refusal comes before anything is made or removed
     make_folder(out)
     (out / POINTS).unlink(missing_ok=True)  # else retrained checkpoints would keep the old ones' figures
     folder = photos(out, data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import struct
 import sys
 from pathlib import Path
@@ -121,7 +122,9 @@ def test_ffmpeg_failures_are_refusals():
 
 
 def test_unknown_codecs_are_refused():
-    with pytest.raises(InputError, match="unknown codec nothing; choose from live_plus, live_paper, glc, jpeg"):
+    with pytest.raises(
+        InputError, match="unknown codec nothing; choose from live_plus, live_plus_refined, live_paper, glc"
+    ):
         codec_of("nothing")
 
 
@@ -133,6 +136,18 @@ def test_a_folder_of_checkpoints_is_a_codec(small_live: Path, tmp_path: Path):
         assert codec.decode(data).size == picture.size
         assert data == codec_of("live_plus").encode(picture, quality)
     with pytest.raises(InputError, match="no codec checkpoints"):
+        _ = Checkpoints(tmp_path).settings
+
+
+def test_a_folder_of_checkpoints_is_one_curve(small_live: Path, tmp_path: Path):
+    """None of one setting is passed over for another, and two codecs are not mixed."""
+    for name in ("one", "other"):
+        shutil.copy(small_live / "live_plus_q1.safetensors", tmp_path / f"{name}.safetensors")
+    with pytest.raises(InputError, match=r"one\.safetensors and other\.safetensors are of one lambda"):
+        _ = Checkpoints(tmp_path).settings
+    (tmp_path / "other.safetensors").unlink()
+    shutil.copy(Path(__file__).parent.parent / "checkpoints" / "live_paper_q2.safetensors", tmp_path)
+    with pytest.raises(InputError, match="checkpoints of live_paper and live_plus"):
         _ = Checkpoints(tmp_path).settings
 
 

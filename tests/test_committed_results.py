@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from live.checkpoints import embedded_checkpoints
-from testing import figures
+from testing import aims, figures
 from testing.bdrate import matrix
 from testing.results import load, load_published, mean_per_setting
 
@@ -85,3 +85,22 @@ def test_at_a_quarter_bit_ours_is_nearer_to_the_photo_than_webp_and_heif(points)
     means = mean_per_setting(points[points["reference"] == "original"])
     at = {codec: figures.at_rate(curve, "lpips_alex", 0.25) for codec, curve in means.groupby("codec")}
     assert at["live_plus"] < min(at["webp"], at["heif"])
+
+
+def test_aims_of_refined_files_and_of_what_is_out_of_range():
+    """A codec's refined files stand below its own; where curves do not meet, nothing is called reached."""
+    means = pd.concat(
+        pd.DataFrame({"codec": name, "bpp": [0.02, 0.2], "dists": dists, "lpips_alex": dists, "psnr": [20.0, 30.0]})
+        for name, dists in (
+            ("live_plus", [0.3, 0.2]),
+            ("live_plus_refined", [0.2, 0.1]),
+            ("glc", [0.9, 0.8]),
+            ("vvc", [0.3, 0.1]),
+        )
+    )
+    rows = [line.split("|") for line in aims.table(means, figures.ROOT).splitlines()]
+    stated = {what.strip(): (measured.strip(), word.strip()) for _, what, _, measured, word, _ in rows}
+    assert stated["`live_plus_refined`: DISTS at 0.1 bpp"][1] == "yes" != stated["`live_plus`: DISTS at 0.1 bpp"][1]
+    assert stated["`glc`: bytes over `vvc`'s at equal DISTS"] == ("out of range", "N/A")
+    later = means[(means["codec"] != "glc") | (means["bpp"] > 0.1)]
+    assert "| out of range | N/A |" in aims.table(later, figures.ROOT).splitlines()[-1]

@@ -6,6 +6,11 @@ import pytest
 
 from live.config import load_yaml, merge, parse
 from live.errors import ConfigError
+from live.latents.compact_net import CompactConfig
+from training.adversarial import AdversaryConfig, check_adversary
+from training.losses import Phase
+from training.schedule import Schedule
+from training.train_autoencoder import RateConfig
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ def test_merge_leaves_its_arguments_alone():
         ({"steps": 1, "inner": 3}, "inner must be a mapping"),
         ({"steps": 1, "inner": {"sizes": 4}}, "inner.sizes must be a list"),
         ({}, "missing setting steps"),
+        ({"steps": 1, 2: 3, "other": 4}, "unknown setting 2"),
     ],
 )
 def test_refusals_name_the_key(values, message):
@@ -60,6 +66,32 @@ def test_refusals_name_the_key(values, message):
 def test_unreadable_files(tmp_path):
     with pytest.raises(ConfigError, match="cannot read"):
         load_yaml(tmp_path / "missing.yaml")
+    (tmp_path / "bad.yaml").write_text("base: 3")
+    with pytest.raises(ConfigError, match="must be the name of a file, not 3"):
+        load_yaml(tmp_path / "bad.yaml")
     (tmp_path / "bad.yaml").write_text("a: [1")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_yaml(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (Schedule, {"steps": 0}, "schedule.steps must be 1 or more, not 0"),
+        (Schedule, {"steps": 1, "validate_every": 0}, "schedule.validate_every must be 1"),
+        (Schedule, {"steps": 1, "lr": -1}, "schedule.lr must be 0 or more"),
+        (Schedule, {"steps": 1, "seed": -1}, "schedule.seed must be 0 or more"),
+        (CompactConfig, {"encoder_widths": [64]}, "encoder_widths and encoder_blocks must be 2 or 3 numbers"),
+        (RateConfig, {"levels": 0}, "rate.levels must be 1 or more"),
+    ],
+)
+def test_values_that_nothing_could_be_trained_with(kind, values, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(kind, values)
+
+
+def test_an_adversary_needs_pictures_in_every_phase():
+    latents = Phase(start=5, batch=1, crop=64, l1=0, alex=0, latent_mse=1)
+    check_adversary(AdversaryConfig(), (latents,))
+    with pytest.raises(ConfigError, match="every phase must have one"):
+        check_adversary(AdversaryConfig(weight=0.5), (Phase(start=0, batch=1, crop=64), latents))

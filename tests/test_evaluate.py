@@ -43,7 +43,7 @@ def test_scores_are_undefined_below_their_smallest_size():
 
 def test_other_embedded_weights_are_noticed(small_live, tmp_path, monkeypatch):
     """Two releases in one process: each codec gets the autoencoder that lies beside it, never the other's."""
-    for_evaluation = ours.Embedded("live_plus", "LIVE")
+    for_evaluation = ours.Embedded("live_plus", "LIVE", "live_plus")
     first = for_evaluation.encode(photo(40, 24), 1)
     other = tmp_path / "other"
     identity = export_small_autoencoder(other / "compact.safetensors", seed=5)
@@ -126,6 +126,8 @@ def test_refusals_leave_nothing(folder, tmp_path, monkeypatch):
     photo(40, 24).save(folder / "a.png")
     with pytest.raises(ModelError, match="VTM"):
         evaluate(folder, ["vtm"], out, ["psnr"], ["original"], limit=1)
+    with pytest.raises(ModelError, match="VTM"):  # before a sweep trains for hours, too
+        module.main(["--data", str(folder), "--codecs", "jpeg,vtm", "--out", str(out), "--dry-run"])
     assert not out.exists()
 
 

@@ -74,6 +74,20 @@ def test_what_is_no_run_is_named(given, why, tmp_path):
     assert not (tmp_path / "all.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("validation.jsonl", '{"step": 100, "rate0_alex": 0.4}\n{"step"'),
+        ("log.csv", "step,loss\nfirst,1\n"),
+        ("run.json", json.dumps({"config": {"phases": [{"start": 500}]}})),
+    ],
+)
+def test_a_damaged_log_is_named(run_folder, tmp_path, name, text):
+    (run_folder / name).write_text(text)
+    with pytest.raises(InputError, match="does not hold the logs"):
+        main([f"one={run_folder}", "-o", str(tmp_path / "all.csv")])
+
+
 def test_a_log_of_something_else_is_named(run_folder, tmp_path):
     (run_folder / "run.json").write_text("{}")
     with pytest.raises(InputError, match="does not hold the logs"):

@@ -162,6 +162,10 @@ def test_a_pickle_with_code_is_never_run(tiny, tmp_path):
     with pytest.raises(ModelError, match="not a readable file of tensors"):
         load_autoencoder(str(tmp_path))
     assert not (tmp_path / "ran").exists()
+    for damaged in (b"\x80\x02.", b"\x80\x02}s.", b"\x80\x02]r."):  # each another failure within torch
+        (tmp_path / "small_encoder.pth").write_bytes(damaged)
+        with pytest.raises(ModelError, match="not a readable file of tensors"):
+            load_autoencoder(str(tmp_path))
 
 
 def test_registered_pair_says_where_it_looks(monkeypatch):

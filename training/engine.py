@@ -15,6 +15,7 @@ import json
 import math
 import os
 import signal
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -116,6 +117,8 @@ class Engine:
         if main:
             self.save()
             self.record.close()
+            if self._stop:
+                print(f"live: stopped after step {self.step}, which is kept; run it again to go on", file=sys.stderr)
         if self.share.world > 1:  # none leaves while another still listens to it
             self.accelerator.wait_for_everyone()
             torch.distributed.destroy_process_group()

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from live.command import Parser, run
 from live.errors import InputError, ModelError, OutputError
-from live.files import picture_files, read_bytes, write_atomic
+from live.files import make_folder, picture_files, read_bytes, write_atomic
 from live.latents import load_autoencoder
 from live.latents.base import Autoencoder
 from live.media import read_picture, to_tensor
@@ -41,11 +41,13 @@ def build(data: Path, autoencoder: Autoencoder, out: Path, crop: int | None = No
     """
     if (out / INDEX).exists():
         raise OutputError(f"{out} holds a latent cache already; remove it or choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
+    files = picture_files(data)
+    if crop is not None and crop < autoencoder.factor:
+        raise InputError(f"--crop must be at least {autoencoder.factor}, the pixels of a latent of {autoencoder.name}")
+    make_folder(out)
     shards: list[dict[str, Any]] = []
     sources: dict[str, str] = {}
     pending: dict[str, Tensor] = {}
-    files = picture_files(data)
     for path in tqdm(files, desc="latents", unit="picture"):
         name = path.relative_to(data).as_posix()
         picture = _middle(to_tensor(read_picture(path, alpha="white")), autoencoder.factor, crop)
@@ -119,9 +121,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.data:
         raise InputError("give a folder of photos with --data or LIVE_TRAIN")
-    if args.crop is not None and args.crop < 1:
-        raise InputError("--crop must be at least 1")
     build(Path(args.data), load_autoencoder(args.vae), args.out, args.crop, args.dtype)
+    print(f"{args.out}: the latents of {args.data}")
     return 0
 
 

@@ -40,9 +40,13 @@ class Schedule:
     bf16: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"schedule.{name} must be 1 or more, not {getattr(self, name)}")
+        for least, names in (
+            (1, ("steps", "validate_every")),
+            (0, ("lr", "seed", "warmup", "weight_decay", "patience")),
+        ):
+            for name in names:
+                if not getattr(self, name) >= least:
+                    raise ConfigError(f"schedule.{name} must be {least} or more, not {getattr(self, name)}")
 
     def seed_at(self, step: int, process: int = 0) -> int:
         """Of a process's noise at a step; below 2^32, as torch's generator of the CPU ignores what is above."""

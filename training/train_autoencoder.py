@@ -167,9 +167,11 @@ class AutoencoderStage:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(prog="python -m training.train_autoencoder", description="Train the compact autoencoder.")
-    parser.add_argument("--config", default="configs/autoencoder_compact.yaml")
+    parser.add_argument("--config", default="configs/autoencoder_compact.yaml", help="(%(default)s)")
     parser.add_argument("--data", default=os.environ.get("LIVE_TRAIN"), help="folder of photos (default: LIVE_TRAIN)")
-    parser.add_argument("--run", default="runs/compact", help="run folder; an interrupted run there goes on")
+    parser.add_argument(
+        "--run", default="runs/compact", help="run folder (%(default)s); an interrupted run there goes on"
+    )
     parser.add_argument("--init", type=Path, help="exported autoencoder to start from, its rate model beside it")
     args = parser.parse_args(argv)
     if not args.data:

@@ -243,8 +243,13 @@ class CodecStage:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(prog="python -m training.train_codec", description="Train a latent codec at one lambda.")
-    parser.add_argument("--lambda", dest="weight", type=float, help="weight of the distortion over bits a pixel")
-    parser.add_argument("--config", type=Path, default=Path("configs/live_plus.yaml"))
+    parser.add_argument(
+        "--lambda",
+        dest="weight",
+        type=float,
+        help="weight of the distortion over bits a pixel; needed, as --run is, but for --list",
+    )
+    parser.add_argument("--config", type=Path, default=Path("configs/live_plus.yaml"), help="(%(default)s)")
     parser.add_argument("--data", type=Path, default=os.environ.get("LIVE_TRAIN"), help="photos (default: LIVE_TRAIN)")
     parser.add_argument("--latents", type=Path, metavar="CACHE", help="of training.latent_cache, made from --data")
     parser.add_argument("--vae", default="compact", help="autoencoder: name, folder or hub id (%(default)s)")

@@ -136,7 +136,7 @@ def _loaded(path: Path, kind: type, sizes: object) -> VqAutoencoder | CompactAut
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(prog="python -m training.train_vq", description="Train the VQ autoencoder of GLC (stage I).")
-    parser.add_argument("--config", default="configs/glc_stage1.yaml")
+    parser.add_argument("--config", default="configs/glc_stage1.yaml", help="(%(default)s)")
     parser.add_argument("--data", default=os.environ.get("LIVE_TRAIN"), help="folder of photos (default: LIVE_TRAIN)")
     parser.add_argument("--run", type=Path, required=True, help="run folder; an interrupted run there goes on")
     start = parser.add_mutually_exclusive_group()
