@@ -13,10 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from live.checkpoints import by_quality
 from live.command import Parser, run
 from live.errors import InputError, LiveError
 from live.files import picture_files
-from live.registry import embedded_dir
 from live.video.container import ClipReader
 from live.video.ffmpeg import binary
 
@@ -61,21 +61,27 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(prog="python -m testing.lengths", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of photos; default: Kodak, or scikit-image's")
-    parser.add_argument("--frames", default=",".join(map(str, LENGTHS)), metavar="LIST", help="numbers of frames")
-    parser.add_argument("--codecs", default="live_video,glc_video", metavar="LIST", help="codecs of clips")
+    parser.add_argument(
+        "--frames", default=",".join(map(str, LENGTHS)), metavar="LIST", help="numbers of frames (%(default)s)"
+    )
+    parser.add_argument(
+        "--codecs", default="live_video,glc_video", metavar="LIST", help="codecs of clips (%(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object, as in results/lengths.json")
     args = parser.parse_args(argv)
     lengths = args.frames.split(",")
     if not all(length.isdecimal() and int(length) for length in lengths):
         raise InputError(f"--frames takes whole numbers from 1, with commas, not {args.frames}")
+    codecs = args.codecs.split(",")
+    weights = {codec: by_quality(None, codec).card["identity"][:16] for codec in codecs}
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scene = folder / "scene.png"
         mosaic(picture_files(photos(folder, args.data)), SCENE).save(scene)
-        for codec in args.codecs.split(","):
+        for codec in codecs:
             rows += [measure(scene, int(length), codec, folder) for length in lengths]
-    facts = {"threads": os.environ.get("OMP_NUM_THREADS", "default"), "weights": embedded_dir().name, "rows": rows}
+    facts = {"threads": os.environ.get("OMP_NUM_THREADS", "default"), "weights": weights, "rows": rows}
     print(json.dumps(facts, indent=1) if args.json else table(rows))
     return 0
 

@@ -17,11 +17,11 @@ from typing import Any
 
 from PIL import Image
 
+from live.checkpoints import by_quality
 from live.command import Parser, run
 from live.errors import InputError, LiveError
 from live.files import picture_files
 from live.media import read_picture
-from live.registry import embedded_dir
 
 from .quickstart import photos
 
@@ -127,10 +127,11 @@ def main(argv: list[str] | None = None) -> int:
     wanted = args.sizes.split(",")
     if not set(wanted) <= {str(size) for size in SIZES}:
         raise InputError(f"--sizes takes numbers out of {', '.join(map(str, SIZES))}, not {args.sizes}")
+    weights = by_quality(args.quality).card["identity"][:16]
     with tempfile.TemporaryDirectory() as folder:
         files = picture_files(photos(Path(folder), args.data))
         rows = [measure(files, SIZES[int(size)], args.quality, Path(folder)) for size in wanted]
-    facts = {"threads": os.environ.get("OMP_NUM_THREADS", "default"), "weights": embedded_dir().name, "rows": rows}
+    facts = {"threads": os.environ.get("OMP_NUM_THREADS", "default"), "weights": weights, "rows": rows}
     print(json.dumps(facts, indent=1) if args.json else table(rows))
     return 0
 
