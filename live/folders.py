@@ -33,7 +33,7 @@ def compress(args: Namespace) -> int:
             check_output(output, args.force)
         return source, *commands.compress_picture(args, source, output)
 
-    rows, failures = _each(one, files, "picture")
+    rows, failures = _each(one, files, "picture", together=not args.refine)
     for source, size, pixels in rows:
         print(f"{source.relative_to(args.input)!s:40} {size:10d} bytes {8 * size / pixels:8.4f} bpp")
     total, area = sum(row[1] for row in rows), sum(row[2] for row in rows)
@@ -82,8 +82,10 @@ def _target(args: Namespace, what: str) -> Path:
     return target
 
 
-def _each(one: Callable[[Path], Row], files: list[Path], unit: str) -> tuple[list[Row], list[str]]:
-    """What ``one`` makes of each file, in order, and why it failed where it did."""
+def _each(
+    one: Callable[[Path], Row], files: list[Path], unit: str, together: bool = True
+) -> tuple[list[Row], list[str]]:
+    """What ``one`` makes of each file, in order, and why it failed where it did. together: several at a time, a core each."""
     from tqdm import tqdm
 
     from .parallel import side_by_side
@@ -100,7 +102,8 @@ def _each(one: Callable[[Path], Row], files: list[Path], unit: str) -> tuple[lis
                 raise
             return f"{source}: not enough memory for a picture of this size"
 
-    done = list(tqdm(side_by_side(attempt, files), total=len(files), unit=unit, file=sys.stderr))
+    made = side_by_side(attempt, files) if together else map(attempt, files)
+    done = list(tqdm(made, total=len(files), unit=unit, file=sys.stderr))
     return [row for row in done if not isinstance(row, str)], [row for row in done if isinstance(row, str)]
 
 

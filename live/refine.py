@@ -16,7 +16,7 @@ from threading import Lock
 import torch
 from compressai.entropy_models import EntropyModel
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -38,7 +38,7 @@ LEAST_SIDE = 64
 """What AlexNet and VGG-16 can do with; smaller pictures are extended."""
 TERMS = ("l1", "mse", "alex", "vgg", "dists")
 _SEARCHING = Lock()
-"""A search takes all cores, and torch's random numbers, which are the process's."""
+"""A search takes torch's random numbers, which are the process's; a folder job makes its pictures one by one then."""
 
 
 def refined(
@@ -56,17 +56,19 @@ def refined(
     pictures, and ModelError where the metrics' weights cannot be had.
     """
     weights, trade = loss_of(codec)
-    latents = latents.clone()  # out of inference mode
     factor, rows, columns = autoencoder.factor, *latents.shape[2:]
     side, margin = (-(-size // factor // codec.stride) * codec.stride for size in (WINDOW, MARGIN))
     corners = [(top, left) for top in range(0, rows, side) for left in range(0, columns, side)]
     with (
         _SEARCHING,
         _noisy(codec),
+        torch.inference_mode(False),
+        torch.enable_grad(),
         torch.random.fork_rng(devices=[]),
         tqdm(total=len(corners) * steps, unit="step", disable=not progress, file=sys.stderr) as bar,
     ):
         torch.manual_seed(0)
+        latents = latents.clone()  # out of inference mode
         for top, left in corners:
             inner = Box(top, min(top + side, rows), left, min(left + side, columns))
             window = inner.grown(margin, rows, columns)
@@ -106,23 +108,24 @@ def _searched(
         with bfloat16(True, picture.device):
             shown = autoencoder.reconstruct(decoded)[:, :, :height, :width]
         loss = distortion(shown) + (coded.y_bits + coded.z_bits) / (height * width * trade)
-        (shift.grad,) = torch.autograd.grad(loss, shift)
-        adam.step()
+        (gradient,) = torch.autograd.grad(loss, shift)
+        if gradient.isfinite().all():  # DISTS may have none where a picture is tiny or flat
+            shift.grad = gradient
+            adam.step()
         bar.update()
     return (latents + free * shift).detach()
 
 
-class _Distortion(nn.Module):
+class _Distortion:
     """D of what is shown, (1, 3, H, W), against a picture in [0, 1]: the terms of ``training.losses``, of other parts for VGG."""
 
     def __init__(self, picture: Tensor, weights: dict[str, float]):
-        super().__init__()
         self.picture, self.weights = picture, weights
         if weights["alex"]:
             with torch.no_grad():
                 self.seen = lpips_network("alex").features(_extended(picture))
 
-    def forward(self, shown: Tensor) -> Tensor:
+    def __call__(self, shown: Tensor) -> Tensor:
         weights = self.weights
         total = weights["l1"] * F.l1_loss(shown, self.picture) + weights["mse"] * F.mse_loss(shown, self.picture)
         if weights["alex"]:
