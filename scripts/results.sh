@@ -2,8 +2,8 @@
 # Make the committed results anew, from Kodak (LIVE_KODAK, or kodak/ once fetched), and the README's figures from them.
 # The peers' points against the original are kept, as they do not depend on our weights, and their seconds with them: remove
 # results/kodak.csv to measure them too, as seconds of another machine must not stand beside ours. The README's seconds are
-# of the photos that all codecs were timed on. All of it takes about an hour and a half on a core; glc has another autoencoder
-# than the rest, so that it is held against the originals alone.
+# of the photos that all codecs were timed on. All of it takes about an hour and a half on a core, and the refined files three hours
+# more; glc has another autoencoder than the rest, so that it is held against the originals alone.
 # An interrupted run goes on: out/kodak is kept until the results are in place.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
