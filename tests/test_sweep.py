@@ -93,7 +93,13 @@ def test_the_script_says_what_is_missing():
         assert done.returncode == 2 and word in done.stderr and done.stderr.count("\n") == 1
     told = sweep("--help")
     assert told.returncode == 0 and "LIVE_TRAIN=PHOTOS ./sweep_lambda.sh" in told.stdout and "#" not in told.stdout
-    assert told.stdout.splitlines()[-1].startswith("LIVE_SWEEPS")
+    assert told.stdout.splitlines()[-2].startswith("LIVE_SWEEPS")
+
+
+@pytest.mark.parametrize("script", ["train_glc", "train_video", "ablate_glc", "results"])
+def test_every_script_tells_what_it_does(script):
+    done = subprocess.run([f"scripts/{script}.sh", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr and "set -euo" not in done.stdout and len(done.stdout) > 200
 
 
 def test_what_cannot_be_measured_is_refused_before_training(configs, tmp_path):
