@@ -133,10 +133,11 @@ def as_picture(picture: Any, alpha: str | None = None, max_pixels: int | None = 
 def _check_size(image: Image.Image, label: str, max_pixels: int | None) -> None:
     """InputError for more pixels than the limit, or than what decodes a file takes, where a short side counts as more."""
     limit = MAX_PIXELS if max_pixels is None else max_pixels
-    counted = max(image.width, LEAST_SIDE) * max(image.height, LEAST_SIDE)
-    if image.width * image.height > limit or counted > max(limit, MAX_PIXELS):
-        shape = f"{image.width} x {image.height}"
-        shape += "" if image.width * image.height > limit else f" (a side counts as {LEAST_SIDE} at least)"
+    shape, over = f"{image.width} x {image.height}", image.width * image.height > limit
+    if not over:
+        limit, shape = max(limit, MAX_PIXELS), f"{shape} (a side counts as {LEAST_SIDE} at least)"
+        over = max(image.width, LEAST_SIDE) * max(image.height, LEAST_SIDE) > limit
+    if over:
         raise InputError(f"{label} is {shape}, over the limit of {limit} pixels; raise it with --max-pixels")
 
 
