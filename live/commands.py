@@ -46,7 +46,7 @@ def compress(args: Namespace) -> int:
 
 
 def compress_picture(args: Namespace, source: Path, output: Path, progress: bool = False) -> tuple[int, int]:
-    """Write one picture's file, and the folder that it goes to; returns its bytes and the picture's pixels."""
+    """Write one picture's file, and the folder that it goes to; returns its bytes and the pixels. progress: of a search."""
     from . import api
     from .media import read_picture
 
