@@ -24,11 +24,11 @@ from .codecs.base import LatentCodec
 from .errors import InputError
 from .latents.base import Autoencoder
 from .media import to_tensor
-from .metrics.perceptual import dists_network, lpips_network
+from .metrics.perceptual import dists_network, elsewhere, lpips_network
 from .nets import bfloat16
 from .tiles import Box
 
-STEP = 0.02
+STEP = 0.012
 """How far a value moves in the first step, in standard deviations of its channel; later ones are shorter, along a cosine."""
 WINDOW, MARGIN = 768, 64
 """Pixels along a window, and along what it sees of its neighbours."""
@@ -98,7 +98,6 @@ def _searched(
 ) -> Tensor:
     """A window's latents (1, c, h, w) after the search for its picture (1, 3, H, W). free: a step's unit by place, 0: fixed."""
     height, width = picture.shape[2:]
-    distortion = _Distortion(picture, weights)
     shift = torch.zeros_like(latents).requires_grad_()
     adam = torch.optim.Adam([shift], betas=(0.9, 0.95))
     for step in range(steps):
@@ -107,7 +106,7 @@ def _searched(
         decoded = coded.latents[:, :, : latents.shape[2], : latents.shape[3]]
         with bfloat16(True, picture.device):
             shown = autoencoder.reconstruct(decoded)[:, :, :height, :width]
-        loss = distortion(shown) + (coded.y_bits + coded.z_bits) / (height * width * trade)
+        loss = _distortion(shown, picture, weights) + (coded.y_bits + coded.z_bits) / (height * width * trade)
         (gradient,) = torch.autograd.grad(loss, shift)
         if gradient.isfinite().all():  # DISTS may have none where a picture is tiny or flat
             shift.grad = gradient
@@ -116,30 +115,21 @@ def _searched(
     return (latents + free * shift).detach()
 
 
-class _Distortion:
-    """D of what is shown, (1, 3, H, W), against a picture in [0, 1]: the terms of ``training.losses``, of other parts for VGG."""
-
-    def __init__(self, picture: Tensor, weights: dict[str, float]):
-        self.picture, self.weights = picture, weights
-        if weights["alex"]:
-            with torch.no_grad():
-                self.seen = lpips_network("alex").features(_extended(picture))
-
-    def __call__(self, shown: Tensor) -> Tensor:
-        weights = self.weights
-        total = weights["l1"] * F.l1_loss(shown, self.picture) + weights["mse"] * F.mse_loss(shown, self.picture)
-        if weights["alex"]:
-            network = lpips_network("alex")
-            total = total + weights["alex"] * network.distance(network.features(_extended(shown)), self.seen).mean()
-        if weights["vgg"] or weights["dists"]:
-            top, left = (int(torch.randint(max(size - VGG_SIDE, 0) + 1, ())) for size in shown.shape[2:])
-            parts = [_extended(x[:, :, top : top + VGG_SIDE, left : left + VGG_SIDE]) for x in (shown, self.picture)]
-            a, b = (part.contiguous(memory_format=torch.channels_last) for part in parts)
-            for name, network in (("vgg", lambda: lpips_network("vgg")), ("dists", dists_network)):
-                if weights[name]:
-                    with bfloat16(True, shown.device):
-                        total = total + weights[name] * network()(a, b).mean()
-        return total
+def _distortion(shown: Tensor, picture: Tensor, weights: dict[str, float]) -> Tensor:
+    """D of what is shown against a picture, (1, 3, H, W) in [0, 1]: the terms of ``training.losses``, of other parts for VGG."""
+    total = weights["l1"] * F.l1_loss(shown, picture) + weights["mse"] * F.mse_loss(shown, picture)
+    if weights["alex"]:
+        seen = elsewhere(_extended(shown), _extended(picture))
+        total = total + weights["alex"] * lpips_network("alex")(*seen).mean()
+    if weights["vgg"] or weights["dists"]:
+        top, left = (int(torch.randint(max(size - VGG_SIDE, 0) + 1, ())) for size in shown.shape[2:])
+        parts = [_extended(x[:, :, top : top + VGG_SIDE, left : left + VGG_SIDE]) for x in (shown, picture)]
+        a, b = (part.contiguous(memory_format=torch.channels_last) for part in parts)
+        for name, network in (("vgg", lambda: lpips_network("vgg")), ("dists", dists_network)):
+            if weights[name]:
+                with bfloat16(True, shown.device):
+                    total = total + weights[name] * network()(a, b).mean()
+    return total
 
 
 def _extended(pictures: Tensor) -> Tensor:

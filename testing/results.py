@@ -36,6 +36,7 @@ METRICS = {
     "psnr": Metric("PSNR (dB)", True, 2),
     "ms_ssim": Metric("MS-SSIM", True, 4, 161),
     "lpips_alex": Metric("LPIPS-Alex", False, 4, 31),
+    "lpips_alex_shifted": Metric("LPIPS-Alex, shifted", False, 4, 46),
     "lpips_vgg": Metric("LPIPS-VGG", False, 4, 16),
     "dists": Metric("DISTS", False, 4, 16),
 }
@@ -67,6 +68,7 @@ class Point:
     psnr: float | None = None
     ms_ssim: float | None = None
     lpips_alex: float | None = None
+    lpips_alex_shifted: float | None = None
     lpips_vgg: float | None = None
     dists: float | None = None
     encode_s: float | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from PIL import Image
 
@@ -9,6 +11,9 @@ from live.media import to_tensor
 from live.metrics import distortion
 
 from .results import METRICS
+
+if TYPE_CHECKING:
+    from live.metrics.perceptual import DISTS, LPIPS, ShiftedLPIPS
 
 
 class Seen:
@@ -19,15 +24,17 @@ class Seen:
         self._features: dict[str, list[torch.Tensor]] = {}
 
     def features(self, metric: str) -> list[torch.Tensor]:
-        """Of lpips_alex, lpips_vgg or dists."""
+        """Of a metric of ``METRICS`` that has a network."""
         if metric not in self._features:
             self._features[metric] = _network(metric).features(self.tensor)
         return self._features[metric]
 
 
-def _network(metric: str) -> torch.nn.Module:
+def _network(metric: str) -> LPIPS | ShiftedLPIPS | DISTS:
     from live.metrics import perceptual  # late: neither the decoder's process nor PSNR needs it
 
+    if metric == "lpips_alex_shifted":
+        return perceptual.ShiftedLPIPS()
     return perceptual.dists_network() if metric == "dists" else perceptual.lpips_network(metric.removeprefix("lpips_"))
 
 

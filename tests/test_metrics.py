@@ -18,7 +18,7 @@ from live.errors import ModelError
 from live.latents import load_autoencoder
 from live.media import read_picture, to_image, to_tensor
 from live.metrics.distortion import ms_ssim, psnr
-from live.metrics.perceptual import DISTS, LPIPS, dists_network, lpips_network
+from live.metrics.perceptual import DISTS, LPIPS, SHIFTS, ShiftedLPIPS, dists_network, elsewhere, lpips_network
 from testing import autoencoder as command
 
 needs_shared = pytest.mark.skipif(
@@ -79,6 +79,41 @@ def test_perceptual_metrics_of_identical_and_noisy_pictures(perceptual):
         slight, strong = (metric(a, (a + scale * noise).clamp(0, 1)) for scale in (0.05, 0.3))
         assert (slight > 0).all()
         assert (strong > slight).all()
+
+
+def test_what_alexnet_does_not_see_from_one_place_it_sees_from_others(perceptual):
+    """A pattern is sought that LPIPS-Alex hardly minds, from the first pixel: it is only there that it does not."""
+    picture = to_tensor(photo(96, 80))
+    noise = 0.05 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
+    pattern = noise.clone().requires_grad_()
+    adam = torch.optim.Adam([pattern], lr=0.01)
+    for _ in range(30):
+        loss = perceptual["alex"](picture + pattern, picture).mean() + 50 * (pattern - noise).square().mean()
+        (pattern.grad,) = torch.autograd.grad(loss, pattern)
+        adam.step()
+    shifted = ShiftedLPIPS()
+    rise = []
+    with torch.no_grad():
+        seen = shifted.features(picture)
+        for each in (picture + noise, picture + pattern):
+            value = shifted.distance(shifted.features(each), seen)
+            crops = [perceptual["alex"](each[:, :, top:, left:], picture[:, :, top:, left:]) for top, left in SHIFTS]
+            assert value.shape == (1,) and value.item() == pytest.approx(torch.cat(crops).mean().item(), rel=1e-5)
+            rise.append(value.item() / perceptual["alex"](each, picture).item())
+        assert shifted.distance(seen, seen).item() == 0
+    assert 0.9 < rise[0] < 1.1 and rise[1] > 1.3
+
+
+def test_another_place_is_the_same_of_both_and_one_of_all(perceptual):
+    numbers = torch.arange(40.0 * 50).reshape(1, 1, 40, 50)
+    places = set()
+    for _ in range(200):
+        a, b = elsewhere(numbers, numbers + 1)
+        assert torch.equal(a + 1, b) and torch.equal(a, numbers[:, :, -a.shape[2] :, -a.shape[3] :])
+        places.add((40 - a.shape[2], 50 - a.shape[3]))
+    assert {top for top, _ in places} == set(range(10)) and {left for _, left in places} == set(range(16))
+    small = torch.zeros(1, 3, 31, 20)
+    assert elsewhere(small)[0].shape == small.shape
 
 
 @needs_shared

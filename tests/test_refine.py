@@ -18,7 +18,7 @@ from live.__main__ import main
 from live.api import _autoencoder, _picture_codec
 from live.errors import InputError
 from live.media import to_tensor
-from live.metrics.perceptual import lpips_network
+from live.metrics.perceptual import ShiftedLPIPS
 from live.pictures import encode_picture
 
 
@@ -29,11 +29,13 @@ def cat(width: int, height: int) -> Image.Image:
 
 
 def alex(data: bytes, image: Image.Image) -> float:
+    """LPIPS-Alex, not from the first pixel, lest a pattern that is not seen from there counts as a gain."""
+    shifted = ShiftedLPIPS()
     with torch.no_grad():
-        return lpips_network("alex")(to_tensor(live.decompress(data)), to_tensor(image)).item()
+        return shifted.distance(*(shifted.features(to_tensor(each)) for each in (live.decompress(data), image))).item()
 
 
-@pytest.mark.parametrize(("codec", "quality"), [("live_plus", 3), ("glc", 1.5)])
+@pytest.mark.parametrize(("codec", "quality"), [("live_plus", 3), ("glc", 3)])
 def test_a_search_makes_a_better_file_of_hardly_more_bytes(codec, quality):
     """On whole photos there are none; the header aside, these are of a few hundred bytes."""
     image = cat(200, 140)

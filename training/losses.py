@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from live.errors import ConfigError
-from live.metrics.perceptual import dists_network, lpips_network
+from live.metrics.perceptual import dists_network, elsewhere, lpips_network
 from live.nets import bfloat16
 
 from .data import ALONE, Share
@@ -24,8 +24,9 @@ class Phase:
     On pictures in [0, 1]: l1, mse, alex (LPIPS-Alex), vgg (LPIPS-VGG), dists. On latents: latent_mse, in standard
     deviations of their channel; latent_norm, the L2 norm of the difference over the whole batch (LIVE's "latent-mix").
 
-    LPIPS-VGG and DISTS run VGG-16 three times a step each: on whole batches they would cost several times what the
-    autoencoder does. Each sees one picture a step, the middle ``vgg_crop`` px of it; at 0 all pictures, whole.
+    LPIPS-Alex looks from another place in each step (``live.metrics.perceptual.elsewhere``). LPIPS-VGG and DISTS run
+    VGG-16 three times a step each: on whole batches they would cost several times what the autoencoder does. Each sees
+    one picture a step, the middle ``vgg_crop`` px of it; at 0 all pictures, whole.
     """
 
     start: int
@@ -84,7 +85,7 @@ def distortion_terms(
     if weights.mse:
         terms["mse"] = weights.mse * F.mse_loss(decoded, pictures)
     if weights.alex:
-        terms["alex"] = weights.alex * lpips_network("alex").to(decoded.device)(decoded, pictures).mean()
+        terms["alex"] = weights.alex * lpips_network("alex").to(decoded.device)(*elsewhere(decoded, pictures)).mean()
     for name, weight, network, which, owner in (
         ("vgg", weights.vgg, partial(lpips_network, "vgg"), slice(-1, None), share.world - 1),
         ("dists", weights.dists, dists_network, slice(1), 0),

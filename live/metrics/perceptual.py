@@ -14,6 +14,11 @@ from .weights import metric_weights
 
 _VGG_STAGES = (2, 2, 3, 3, 3)
 _DISTS_CHANNELS = (3, 64, 128, 256, 512, 512)
+ALEX_STRIDE, ALEX_SMALLEST = 16, 31
+"""Pixels from which on AlexNet's maps are the same again, and the shortest side that it takes. Its first filters go by steps of
+4 px: what learns from LPIPS-Alex always from the same place writes patterns that are not seen from there, but from any other."""
+SHIFTS = ((1, 10), (6, 3), (11, 13), (12, 4))
+"""The rows and columns left out where LPIPS-Alex is measured from other places: one of each remainder of AlexNet's steps."""
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -67,6 +72,24 @@ class LPIPS(nn.Module):
         return self.distance(self.features(a), self.features(b))
 
 
+class ShiftedLPIPS:
+    """LPIPS-Alex from other places than the first pixel: the mean over pictures without their first rows and columns (``SHIFTS``).
+
+    features, distance: as ``LPIPS`` has them, of pictures (B, 3, H, W) in [0, 1], 46 px a side or more.
+    """
+
+    def features(self, pictures: Tensor) -> list[Tensor]:
+        """The backbone's activations, of one place after the other."""
+        network = lpips_network("alex")
+        return [each for top, left in SHIFTS for each in network.features(pictures[:, :, top:, left:])]
+
+    def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
+        """(B,) from the features of two sets of pictures."""
+        network, maps = lpips_network("alex"), len(a) // len(SHIFTS)
+        parts = [slice(start, start + maps) for start in range(0, len(a), maps)]
+        return torch.stack([network.distance(a[part], b[part]) for part in parts]).mean(0)
+
+
 class DISTS(nn.Module):
     """DISTS over VGG-16 with L2 pooling. forward(a, b): (B, 3, H, W) in [0, 1] -> (B,), 0 is identical.
 
@@ -118,6 +141,14 @@ class DISTS(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return self.distance(self.features(a), self.features(b))
+
+
+def elsewhere(*pictures: Tensor) -> list[Tensor]:
+    """Pictures (B, 3, H, W) without up to 15 of their first rows and columns, the same ones of all: as many as torch's random
+    numbers say and LPIPS-Alex can spare."""
+    spare = (min(ALEX_STRIDE, max(size - ALEX_SMALLEST, 0) + 1) for size in pictures[0].shape[2:])
+    top, left = (int(torch.randint(count, ())) for count in spare)
+    return [each[:, :, top:, left:] for each in pictures]
 
 
 @lru_cache
