@@ -88,6 +88,7 @@ def evaluate(
     autoencoder = autoencoder_of(codecs) if "autoencoder" in references else None
     evaluation = Evaluation(data.resolve().name, out, metrics, autoencoder)
     bad: dict[str, str] = {}
+    results.add_columns(table)
     with evaluation.decoder, tqdm(total=len(jobs), desc="evaluate", unit="file", disable=not jobs) as bar:
         for window in windows(jobs):
             readable = [(job, image) for job in window if (image := _read(job, bad, unreadable is None))]

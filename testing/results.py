@@ -36,7 +36,7 @@ METRICS = {
     "psnr": Metric("PSNR (dB)", True, 2),
     "ms_ssim": Metric("MS-SSIM", True, 4, 161),
     "lpips_alex": Metric("LPIPS-Alex", False, 4, 31),
-    "lpips_alex_shifted": Metric("LPIPS-Alex, shifted", False, 4, 46),
+    "lpips_alex_shifted": Metric("LPIPS-Alex, shifted", False, 4, 44),
     "lpips_vgg": Metric("LPIPS-VGG", False, 4, 16),
     "dists": Metric("DISTS", False, 4, 16),
 }
@@ -108,6 +108,12 @@ def drop_unfinished(path: Path) -> None:
             path.unlink()
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def add_columns(path: Path) -> None:
+    """Write a table that was begun before a column of ``Point`` was there anew, so that rows can be added to it."""
+    if path.exists() and path.read_text().partition("\n")[0].split(",") != COLUMNS:
+        save(load(path), path)
 
 
 def columns_of(kind: type) -> list[str]:

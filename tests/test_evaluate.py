@@ -7,7 +7,10 @@ import shutil
 from pathlib import Path
 from threading import Barrier
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 from conftest import SMALL_PLUS, export_small_autoencoder, photo
 from PIL import Image
 
@@ -16,6 +19,8 @@ from live.checkpoints import export_codec
 from live.codecs import LivePlus
 from live.command import run
 from live.errors import InputError, ModelError
+from live.media import to_tensor
+from live.metrics.perceptual import SHIFTS, lpips_network
 from testing import evaluate as module
 from testing import ours
 from testing.anchors import ANCHORS, Anchor
@@ -39,6 +44,12 @@ def folder(tmp_path: Path) -> Path:
 def test_scores_are_undefined_below_their_smallest_size():
     figures = score(photo(40, 24), photo(40, 24, 1), ["psnr", "ms_ssim", "lpips_alex"])
     assert 5 < figures["psnr"] < 30 and figures["ms_ssim"] is None and figures["lpips_alex"] is None
+    assert score(photo(80, 43), photo(80, 43, 1), ["lpips_alex_shifted"]) == {"lpips_alex_shifted": None}
+    first, second = photo(80, 44), photo(80, 44, 1)
+    crops = [[to_tensor(each)[:, :, top:, left:] for each in (first, second)] for top, left in SHIFTS]
+    with torch.inference_mode():
+        by_hand = sum(lpips_network("alex")(*crop).item() for crop in crops) / 4
+    assert score(first, second, ["lpips_alex_shifted"])["lpips_alex_shifted"] == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_other_embedded_weights_are_noticed(small_live, tmp_path, monkeypatch):
@@ -139,6 +150,15 @@ def test_asking_for_more_scores_the_files_that_are_there(folder, tmp_path, monke
     assert after["lpips_alex"].notna().all() and before["lpips_alex"].isna().all()
     columns = ["setting", "bytes", "psnr", "encode_s", "decode_s"]
     assert after[columns].equals(before[columns])
+
+
+def test_a_table_from_before_a_column_was_there_goes_on(folder, tmp_path):
+    table = tmp_path / "out" / "points.csv"
+    before = evaluate(folder, ["webp"], table.parent, ["psnr"], ["original"], limit=1)
+    pd.read_csv(table).drop(columns="lpips_alex_shifted").to_csv(table, index=False)
+    after = evaluate(folder, ["webp"], table.parent, ["psnr", "lpips_alex_shifted"], ["original"], limit=1)
+    assert after["lpips_alex_shifted"].notna().all() and len(after) == len(before)
+    assert np.allclose(after["psnr"], before["psnr"], atol=1e-6)
 
 
 def test_the_autoencoder_s_share_of_the_time_is_told(folder, tmp_path, small_live):

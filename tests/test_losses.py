@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from test_latents import BLOCKS
 
+from live import refine
 from live.command import run
 from live.latents import load_autoencoder
 from live.metrics.perceptual import dists_network, lpips_network
@@ -58,6 +59,23 @@ def test_distortions_of_shares_make_the_gradient_of_the_whole(vgg_crop):
     whole = gradient(slice(4), Share())
     halves = [gradient(slice(rank, 4, 2), Share(rank, 2)) for rank in (0, 1)]
     assert torch.allclose(sum(halves) / 2, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_alexnet_looks_from_another_place_each_time():
+    """In training and in the encoder's search: what gets no gradient is cut off."""
+    picture = torch.rand(1, 3, 64, 80)
+    searching = {"l1": 0.0, "mse": 0.0, "alex": 1.0, "vgg": 0.0, "dists": 0.0}
+    for distance in (
+        lambda shown: distortion_terms(shown, picture, Phase(0, 1, 64, l1=0, alex=1.0))["alex"],
+        lambda shown: refine._distortion(shown, picture, searching),
+    ):
+        places = set()
+        for seed in range(12):
+            torch.manual_seed(seed)
+            shown = torch.rand(1, 3, 64, 80, requires_grad=True)
+            (gradient,) = torch.autograd.grad(distance(shown), shown)
+            places.add(tuple(gradient.abs().amax((0, 1)).nonzero().amin(0).tolist()))
+        assert len(places) > 8 and max(max(place) for place in places) <= 15
 
 
 def test_each_vgg_network_sees_the_middle_of_one_picture():

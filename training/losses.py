@@ -24,7 +24,7 @@ class Phase:
     On pictures in [0, 1]: l1, mse, alex (LPIPS-Alex), vgg (LPIPS-VGG), dists. On latents: latent_mse, in standard
     deviations of their channel; latent_norm, the L2 norm of the difference over the whole batch (LIVE's "latent-mix").
 
-    LPIPS-Alex looks from another place in each step (``live.metrics.perceptual.elsewhere``). LPIPS-VGG and DISTS run
+    LPIPS-Alex looks from another place each time (``live.metrics.perceptual.elsewhere``). LPIPS-VGG and DISTS run
     VGG-16 three times a step each: on whole batches they would cost several times what the autoencoder does. Each sees
     one picture a step, the middle ``vgg_crop`` px of it; at 0 all pictures, whole.
     """
@@ -77,7 +77,8 @@ def distortion_terms(
 ) -> dict[str, Tensor]:
     """The weighted terms of D by name; pictures and reconstruction (B, 3, H, W) in [0, 1]. Zero weights cost nothing.
 
-    share: of the batch, that they are; the mean of all shares' gradients is that of the whole batch.
+    share: of the batch, that they are; the mean of all shares' gradients is that of the whole batch, but that each process has
+    LPIPS-Alex look from a place of its own.
     """
     terms = {}
     if weights.l1:
@@ -137,7 +138,7 @@ def middle(pictures: Tensor, side: int) -> Tensor:
 
 
 def picture_figures(model: Callable[[Tensor], tuple[Tensor, Tensor]], pictures: Tensor) -> dict[str, float]:
-    """Means over pictures (N, 3, H, W): estimated bpp, PSNR (dB, per picture) and LPIPS-Alex of model(pictures)."""
+    """Means over pictures (N, 3, H, W) of model(pictures): bpp estimated, PSNR (dB, a picture), LPIPS-Alex from the first pixel."""
     sums = {"bpp": 0.0, "psnr": 0.0, "alex": 0.0}
     for batch in pictures.split(8):
         decoded, bpp = model(batch)
@@ -147,7 +148,8 @@ def picture_figures(model: Callable[[Tensor], tuple[Tensor, Tensor]], pictures: 
 
 
 def likeness(decoded: Tensor, pictures: Tensor) -> dict[str, float]:
-    """Means over pictures (N, 3, H, W): PSNR (dB, per picture) and LPIPS-Alex of what was decoded, clamped to [0, 1]."""
+    """Means over pictures (N, 3, H, W) of what was decoded, clamped to [0, 1]: PSNR (dB, per picture), LPIPS-Alex from the first
+    pixel."""
     decoded = decoded.clamp(0, 1)
     mse = ((decoded - pictures) ** 2).mean((1, 2, 3))
     alex = lpips_network("alex").to(pictures.device)(decoded, pictures).mean()

@@ -15,10 +15,11 @@ from .weights import metric_weights
 _VGG_STAGES = (2, 2, 3, 3, 3)
 _DISTS_CHANNELS = (3, 64, 128, 256, 512, 512)
 ALEX_STRIDE, ALEX_SMALLEST = 16, 31
-"""Pixels from which on AlexNet's maps are the same again, and the shortest side that it takes. Its first filters go by steps of
-4 px: what learns from LPIPS-Alex always from the same place writes patterns that are not seen from there, but from any other."""
+"""The step in px of AlexNet's deepest maps, and the shortest side that it takes. Its first filters go by steps of 4 px: what
+learns from LPIPS-Alex always from the same place writes patterns that are hidden from there, but from no other place."""
 SHIFTS = ((1, 10), (6, 3), (11, 13), (12, 4))
-"""The rows and columns left out where LPIPS-Alex is measured from other places: one of each remainder of AlexNet's steps."""
+"""The rows and columns left out where LPIPS-Alex is measured from other places: one of each remainder of its first filters'
+steps, so that the last is in step with the first pixel there, though not in deeper maps."""
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ class LPIPS(nn.Module):
 class ShiftedLPIPS:
     """LPIPS-Alex from other places than the first pixel: the mean over pictures without their first rows and columns (``SHIFTS``).
 
-    features, distance: as ``LPIPS`` has them, of pictures (B, 3, H, W) in [0, 1], 46 px a side or more.
+    features, distance: as ``LPIPS`` has them, of pictures (B, 3, H, W) in [0, 1], 44 px a side or more.
     """
 
     def features(self, pictures: Tensor) -> list[Tensor]:
@@ -145,7 +146,8 @@ class DISTS(nn.Module):
 
 def elsewhere(*pictures: Tensor) -> list[Tensor]:
     """Pictures (B, 3, H, W) without up to 15 of their first rows and columns, the same ones of all: as many as torch's random
-    numbers say and LPIPS-Alex can spare."""
+    numbers say and LPIPS-Alex can spare. So the first rows and columns are seen the less often the nearer they are to the edge.
+    """
     spare = (min(ALEX_STRIDE, max(size - ALEX_SMALLEST, 0) + 1) for size in pictures[0].shape[2:])
     top, left = (int(torch.randint(count, ())) for count in spare)
     return [each[:, :, top:, left:] for each in pictures]
