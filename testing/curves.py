@@ -7,6 +7,7 @@ python -m testing.curves --points points.csv --metrics psnr,lpips_alex,dists --o
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle
@@ -78,6 +79,8 @@ PUBLISHED_COLOURS = ("#b07d48", "#4f8f8f", "#9a6fb0", "#556b9e", "#8a8f3c")
 """Of the dashed curves, in order of appearance."""
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 TICKS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+MOST_TICKS = 7
+"""More rates than that run into each other; then powers of ten alone are named."""
 
 
 def rd_plot(
@@ -164,7 +167,10 @@ def _panel(axis: Axes, means: pd.DataFrame, metric: str, log_rate: bool, name_of
     if log_rate:
         axis.set_xscale("log")
         axis.set_xlim(low / 1.15, high * (high / low) ** 0.5)  # room for the labels
-        axis.set_xticks([tick for tick in TICKS if low / 1.15 <= tick <= high * 1.15])
+        ticks = [tick for tick in TICKS if low / 1.15 <= tick <= high * 1.15]
+        axis.set_xticks(
+            ticks if len(ticks) <= MOST_TICKS else [tick for tick in ticks if math.log10(tick).is_integer()]
+        )
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
     else:
