@@ -52,9 +52,9 @@ def refined(
     """Latents (1, c, ceil(H / f), ceil(W / f)) to be coded instead of ``latents``, those of ``image``, after so many steps.
 
     The loss is the one of the codec's card: D + bpp / lambda, with D's weights of the last phase; LPIPS-Alex looks from another
-    place in each step, as in training. The same pictures give the same
-    latents, up to the rounding of floating point. progress: on stderr. Raises InputError for a codec that was not trained on
-    pictures, and ModelError where the metrics' weights cannot be had.
+    place in each step, as in training. The same pictures give the same latents, up to the rounding of floating point. progress:
+    on stderr. Raises InputError for a codec that was not trained on pictures, and ModelError where the metrics' weights cannot
+    be had.
     """
     weights, trade = loss_of(codec)
     factor, rows, columns = autoencoder.factor, *latents.shape[2:]
