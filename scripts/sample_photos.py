@@ -6,6 +6,7 @@ python -m scripts.sample_photos OUT --tiles    # cut into tiles, enough of them 
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from PIL import Image
 from live.command import Parser, run
 from live.errors import InputError
 from live.files import make_folder
+from training.data import is_validation
 
 TILE = 288
 """Pixels a side: room for a 256-px crop."""
+HELD_OUT = "rocket"
 
 
 def shipped() -> dict[str, np.ndarray]:
@@ -43,8 +46,14 @@ def write(folder: Path, cut: bool = False) -> Path:
             Image.fromarray(array).save(folder / f"{name}.png")
             continue
         for place, tile in enumerate(tiles(array)):
-            Image.fromarray(tile).save(folder / f"{name}_tile{place}.png")
+            Image.fromarray(tile).save(folder / _tile_name(name, place))
     return folder
+
+
+def _tile_name(photo: str, place: int) -> Path:
+    """Tiles overlap, and training holds out by the hash of names: one that holds out all of one photo, and no other's."""
+    names = (Path(f"{photo}_tile{place}_{number}.png") for number in count())
+    return next(name for name in names if is_validation(name) == (photo == HELD_OUT))
 
 
 def main(argv: list[str] | None = None) -> int:

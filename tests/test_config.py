@@ -83,6 +83,8 @@ def test_unreadable_files(tmp_path):
         (Schedule, {"steps": 1, "seed": -1}, "schedule.seed must be 0 or more"),
         (CompactConfig, {"encoder_widths": [64]}, "encoder_widths and encoder_blocks must be 2 or 3 numbers"),
         (RateConfig, {"levels": 0}, "rate.levels must be 1 or more"),
+        (RateConfig, {"mu_fine": 0}, "rate.mu_fine must be above 0"),
+        (RateConfig, {"step_coarse": -1}, "rate.step_coarse must be above 0"),
     ],
 )
 def test_values_that_nothing_could_be_trained_with(kind, values, message):
@@ -93,5 +95,7 @@ def test_values_that_nothing_could_be_trained_with(kind, values, message):
 def test_an_adversary_needs_pictures_in_every_phase():
     latents = Phase(start=5, batch=1, crop=64, l1=0, alex=0, latent_mse=1)
     check_adversary(AdversaryConfig(), (latents,))
+    with pytest.raises(ConfigError, match="width must be a multiple of 4, not 6"):
+        check_adversary(AdversaryConfig(width=6), (latents,))
     with pytest.raises(ConfigError, match="every phase must have one"):
         check_adversary(AdversaryConfig(weight=0.5), (Phase(start=0, batch=1, crop=64), latents))

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
 from test_latents import BLOCKS
 
+import live
 from live import refine
+from live.checkpoints import load_codec
+from live.coder import Count
 from live.command import run
+from live.errors import ConfigError
 from live.latents import load_autoencoder
 from live.metrics.perceptual import dists_network, lpips_network
-from training import train_codec
+from training import export, train_codec
 from training.data import Share
 from training.losses import Phase, distortion_terms
 
 ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = """
+base: {}
+schedule: {{steps: 1, bf16: false, validate_every: 1}}
+phases: [{{start: 0, batch: 2, crop: 64, l1: 0.0, alex: 0.0, latent_norm: 1.0}}]
+"""
 
 
 def test_a_codec_of_any_autoencoder_trains_on_pictures_and_on_draws(photos, tmp_path, capsys):
@@ -31,7 +41,7 @@ def test_a_codec_of_any_autoencoder_trains_on_pictures_and_on_draws(photos, tmp_
     values["phases"] = [{"start": 0, "batch": 2, "crop": 64, "l1": 1.0, "dists": 0.5}]
     config = train_codec.parse(train_codec.CodecConfig, values | {"trained_at": 1.0})
     stage = train_codec.CodecStage(config, photos, vae, None)
-    given, mean = stage.encode(torch.rand(2, 3, 64, 64))
+    given, mean = stage.latents_of(torch.rand(2, 3, 64, 64))
     assert given.shape == mean.shape and not torch.equal(given, mean)
     loss, figures, _ = stage.loss(0)
     loss.backward()
@@ -42,6 +52,43 @@ def test_a_codec_of_any_autoencoder_trains_on_pictures_and_on_draws(photos, tmp_
     options = ["--config", str(wrong), "--data", str(photos), "--lambda", "1", "--run", str(tmp_path / "r")]
     assert run(lambda: train_codec.main(options)) == 2
     assert "compact has none; set sample: false" in capsys.readouterr().err
+
+
+def test_the_published_codec_sees_latents_before_the_diffusion_scale(photos, tmp_path):
+    """D is of what the network gives; files hold it too, and what is decoded has the scale again."""
+    torch.manual_seed(0)
+    AutoencoderKL(**BLOCKS, latent_channels=4, norm_num_groups=8).save_pretrained(tmp_path / "kl")
+    vae = load_autoencoder(str(tmp_path / "kl"))
+    config = tmp_path / "paper.yaml"
+    config.write_text(PUBLISHED.format(ROOT / "configs" / "live_paper.yaml"))
+    parsed = train_codec.parse(train_codec.CodecConfig, train_codec.load_yaml(config) | {"trained_at": 1.0})
+    pictures = torch.rand(2, 3, 64, 64)
+    net = AutoencoderKL.from_pretrained(tmp_path / "kl")
+    with torch.no_grad():
+        posterior = net.encode(pictures * 2 - 1).latent_dist.mean
+    stage = train_codec.CodecStage(parsed, photos, vae, None)
+    assert torch.allclose(stage.latents_of(pictures)[1], posterior, atol=1e-5)
+    assert torch.allclose(stage.decode(posterior), vae.reconstruct(vae.encode(pictures)), atol=1e-5)
+
+    options = ["--config", str(config), "--data", str(photos), "--vae", str(tmp_path / "kl"), "--lambda", "1"]
+    assert train_codec.main([*options, "--run", str(tmp_path / "run")]) == 0
+    path = tmp_path / "paper.safetensors"
+    exported = ["codec", "--run", str(tmp_path / "run"), "-o", str(path), "--quality", "1"]
+    assert export.main([*exported, "--vae", str(tmp_path / "kl")]) == 0
+    codec = load_codec(path)
+    assert codec.card["latent_scale"] == pytest.approx(1 / 0.18215)
+    latents = vae.encode(pictures)[:1]
+    with torch.inference_mode():
+        through = codec.reconstruct(codec.walk(Count(), 8, 8, latents / 0.18215)) * 0.18215
+    decoded = live.decompress_latents(live.compress_latents(latents, checkpoint=path), checkpoint=path)
+    assert torch.allclose(decoded, through, atol=1e-5) and decoded.abs().max() > 0
+
+
+def test_scales_by_channel_cannot_be_undone_by_one_number(photos):
+    by_channel = SimpleNamespace(diffusion_scale=None, name="wide")
+    assert train_codec.latent_scale(False, by_channel) == 1
+    with pytest.raises(ConfigError, match="wide are scaled by channel"):
+        train_codec.latent_scale(True, by_channel)
 
 
 @pytest.mark.parametrize("vgg_crop", [64, 0])

@@ -39,7 +39,7 @@ def data(tmp_path: Path) -> Path:
 
 def test_quickstart(data, tmp_path, small_live, capsys, monkeypatch):
     # That the decoder is a process of its own is tested with evaluate; here it would only take time.
-    monkeypatch.setattr(Evaluation, "_decode", lambda self, codec, path: decode_file(codec, path))
+    monkeypatch.setattr(Evaluation, "_decode", lambda self, job, path: decode_file(job.codec, job.setting, path))
     out = tmp_path / "out"
     out.mkdir()
     (out / "points.csv").write_text("of an earlier release\n")
@@ -73,5 +73,7 @@ def test_sample_tiles_are_enough_to_train_and_validate_on(tmp_path):
 
     files = sorted(sample_photos.write(tmp_path / "tiles", cut=True).iterdir())
     held_out = [path for path in files if is_validation(path)]
-    assert len(files) > 40 and 1 <= len(held_out) < 10
+    assert len(files) > 40 and 1 <= len(held_out) <= len(files) / 4
+    photos = [{path.name.split("_")[0] for path in group} for group in (held_out, set(files) - set(held_out))]
+    assert not photos[0] & photos[1]  # tiles of a photo overlap
     assert len(Photos(held_out, 256)) == len(held_out)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import photo
 from processes import ALONE, finish
 
 from live.artefact import read_artefact, write_artefact
 from live.command import run
-from live.errors import ConfigError, InputError, ModelError
+from live.errors import ConfigError, InputError, ModelError, OutputError
 from live.latents.base import identity_of
 from live.latents.compact import CompactAutoencoder
 from training import export, train_codec
+from training.data import is_validation
 from training.losses import Phase, check_phases, phase_at
-from training.record import Record, read_state
+from training.record import Record, read_state, write_state
 
 ROOT = Path(__file__).resolve().parent.parent
 CODEC = """
@@ -94,6 +98,33 @@ def test_states_that_cannot_be_read_are_named(tmp_path, capsys):
             read_state(tmp_path)
     assert run(lambda: export.main(["codec", "--run", str(tmp_path), "-o", "x", "--quality", "1"])) == 2
     assert "not a training state" in capsys.readouterr().err
+
+
+def test_a_state_that_cannot_be_written_leaves_the_last_one(tmp_path, monkeypatch):
+    write_state(tmp_path, {"config": "{}", "ema": {}, "step": 3})
+
+    def full(state, file):
+        file.write(b"begun")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match=r"cannot write .*state\.pt \(is the disk full"):
+        write_state(tmp_path, {"step": 4})
+    assert read_state(tmp_path)["step"] == 3 and [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_run_stays_with_its_data(small_models, photos, tmp_path, monkeypatch, capsys):
+    (tmp_path / "codec.yaml").write_text(CODEC)
+    more = tmp_path / "more"
+    shutil.copytree(photos, more)
+    monkeypatch.setenv("LIVE_CHECKPOINTS", str(small_models))
+    options = ["--config", str(tmp_path / "codec.yaml"), "--lambda", "1", "--run", str(tmp_path / "r"), "--data"]
+    assert train_codec.main([*options, str(photos)]) == 0
+    assert train_codec.main([*options, str(more)]) == 0  # the same photos elsewhere
+    name = next(f"{n}.png" for n in count() if not is_validation(Path(f"{n}.png")))
+    photo(300, 300).save(more / name)
+    assert run(lambda: train_codec.main([*options, str(more)])) == 2
+    assert "holds a run on other data" in capsys.readouterr().err
 
 
 def test_a_codec_run_stays_with_its_autoencoder(small_models, photos, tmp_path, monkeypatch):

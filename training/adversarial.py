@@ -20,6 +20,9 @@ from live.errors import ConfigError
 from .data import ALONE, Share
 from .losses import Phase, distortion_terms
 
+GROUPS = 8
+"""Of channels, by which the discriminator normalises."""
+
 
 @dataclass(frozen=True)
 class AdversaryConfig:
@@ -33,7 +36,10 @@ class AdversaryConfig:
 
 
 def check_adversary(adversary: AdversaryConfig, phases: tuple[Phase, ...]) -> None:
-    """ConfigError where there is an adversary in a phase without a loss on pictures, which it is weighed by."""
+    """ConfigError where there is an adversary in a phase without a loss on pictures, which it is weighed by, or of a width that
+    its normalisation cannot part."""
+    if adversary.width < 1 or adversary.width * 2 % GROUPS:
+        raise ConfigError(f"adversary.width must be a multiple of {GROUPS // 2}, not {adversary.width}")
     if adversary.weight and not all(phase.sees_pictures for phase in phases):
         raise ConfigError("adversary: it is weighed by the losses on pictures, so that every phase must have one")
 
@@ -46,7 +52,7 @@ class PatchDiscriminator(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for factor, stride in ((2, 2), (4, 2), (8, 1)):
             layers += [nn.Conv2d(width * factor // 2, width * factor, 4, stride, 1, bias=False)]
-            layers += [nn.GroupNorm(8, width * factor), nn.LeakyReLU(0.2)]
+            layers += [nn.GroupNorm(GROUPS, width * factor), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, 1, 1))
 
     def forward(self, pictures: Tensor) -> Tensor:

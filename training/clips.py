@@ -18,7 +18,7 @@ from live.errors import InputError
 from live.files import clip_files, picture_files
 from live.video.source import open_source
 
-from .data import ALONE, VALIDATION_CROP, Photos, Share, is_validation
+from .data import ALONE, VALIDATION_CROP, Photos, Share, digest_of, is_validation
 from .motion import moving
 
 VALIDATION_SHARE, VALIDATION_CLIPS, VALIDATION_FRAMES = 0.15, 6, 6
@@ -121,6 +121,10 @@ class VideoExamples:
 
     def __init__(self, clips: Clips, photos: Photos, synthetic: float):
         self.clips, self.photos, self.synthetic = clips, photos, synthetic
+
+    @property
+    def digest(self) -> str:
+        return digest_of([*self.clips.files, *self.photos.files])
 
     def __str__(self) -> str:
         """What they are, for the cards of what learned from them."""

@@ -51,6 +51,11 @@ def is_validation(path: Path, share: float = VALIDATION_SHARE) -> bool:
     return hashlib.sha256(path.name.encode()).digest()[0] < 256 * share
 
 
+def digest_of(files: list[Path]) -> str:
+    """Hex SHA-256 of files' names and sizes, by which a run knows its data again: others, or in another order, are others."""
+    return hashlib.sha256("\n".join(f"{path.name} {path.stat().st_size}" for path in files).encode()).hexdigest()
+
+
 class Examples:
     """Tensors (c, H, W) in memory and the files they come from; ``flip``: whether a mirrored one is as good."""
 
@@ -59,6 +64,10 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.files)
 
     def __str__(self) -> str:
         """What they are, for the cards of what learned from them."""
@@ -115,7 +124,10 @@ class Photos(Examples):
                 kept.append(path)
                 pictures.append(torch.from_numpy(array).permute(2, 0, 1))
         if not kept:
-            raise InputError(f"every photo is smaller than the {smallest}-px crop; use larger photos or a smaller crop")
+            raise InputError(
+                f"every photo has a side under {smallest} px; use larger photos, or a smaller crop, though validation's is "
+                f"{VALIDATION_CROP}"
+            )
         super().__init__(kept, pictures, flip=True)
         self.vary = vary
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import sys
 import time
@@ -30,7 +29,7 @@ from tqdm import tqdm
 from live.errors import ConfigError, LiveError
 
 from .data import Share
-from .record import STATE, Record, read_state
+from .record import STATE, Record, read_state, write_state
 from .schedule import Schedule
 
 STOPPED = 130
@@ -40,6 +39,8 @@ MOST_SKIPPED = 10
 
 
 class Stage(Protocol):
+    """What is trained. train: the examples; validates_loss: whether ``validate`` gives a ``loss``; without it, it does not."""
+
     model: nn.Module
 
     def place(self, share: Share) -> None: ...
@@ -83,6 +84,8 @@ class Engine:
         self.plateau = {"best": math.inf, "waited": 0, "factor": 1.0}
         self._asked = self._stop = False  # a signal came; all processes know of it
         self._skipped = 0
+        if schedule.patience and not getattr(stage, "validates_loss", False):
+            raise ConfigError("patience waits for a validation loss, which this training has not; choose patience: 0")
         for phase in self.config.get("phases", ()):  # refused now, not hours later when the phase begins
             self.share.places(0, phase["batch"])
         state = [read_state(self.folder) if self.share.rank == 0 and self.state_path.exists() else None]
@@ -191,8 +194,6 @@ class Engine:
     def _wait_on_plateau(self, figures: dict[str, float]) -> None:
         if not self.schedule.patience:
             return
-        if "loss" not in figures:
-            raise ConfigError("patience waits for a validation loss, which this training has not; choose patience: 0")
         better = figures["loss"] < self.plateau["best"] * (1 - 1e-4)
         self.plateau["waited"] = 0 if better else self.plateau["waited"] + 1
         if better:  # alone: a loss that falls slowly is no plateau
@@ -215,7 +216,7 @@ class Engine:
         self._wait_on_plateau(figures)
 
     def save(self) -> None:
-        """Write the whole state to a temporary file, then rename it into place."""
+        """Write the whole state (see ``write_state``)."""
         state = {
             "step": self.step,
             "model": self.stage.model.state_dict(),
@@ -223,14 +224,21 @@ class Engine:
             "plateau": self.plateau,
             "optimizer": self.optimizer.state_dict(),
             "config": json.dumps(self.config),
+            "data": self._data(),
         }
-        temporary = self.state_path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.state_path)
+        write_state(self.folder, state)
+
+    def _data(self) -> str:
+        """By what a run's examples are known again; empty for a stage without."""
+        return getattr(getattr(self.stage, "train", None), "digest", "")
 
     def _resume(self, state: dict[str, Any]) -> None:
         if state["config"] != json.loads(json.dumps(self.config)):
             raise ConfigError(f"{self.folder} holds a run of another configuration; choose a new folder with --run")
+        if state.get("data") and state["data"] != self._data():
+            raise ConfigError(
+                f"{self.folder} holds a run on other data; give what it began with, or a new folder with --run"
+            )
         self.stage.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema = {name: value.to(self.share.device) for name, value in state["ema"].items()}

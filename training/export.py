@@ -37,6 +37,8 @@ from live.registry import rate_model_path
 
 from .data import VALIDATION_CROP, VALIDATION_SHARE, Photos, is_validation
 from .record import RUN, VALIDATION, read_state
+from .train_codec import latent_scale
+from .train_glc import encoder_moved
 from .train_video import untrained_codec
 
 VQ_NAME, VQ_FILE, GLC_FILE = "glc-compact", "glc_compact_vq.safetensors", "glc_compact.safetensors"
@@ -116,7 +118,7 @@ def export_glc(folder: Path, output: Path, vae: str, data: str | None) -> None:
     moved = {k: v.half() for k, v in state.items() if k.startswith(("decoder.", "encoder."))}
     if moved:
         tensors |= moved
-        card |= {"stage": about}
+        card |= {"stage": about, "encoder_moved": encoder_moved(card) or config.get("encoder", False)}
     if config.get("encoder"):  # which runs of before it could move do not state
         if not data:
             raise InputError(NEEDS_PHOTOS)
@@ -160,7 +162,8 @@ def export_run(folder: Path, output: Path, quality: int, vae: str) -> None:
         "factor": autoencoder.factor,
         "lambda": config["trained_at"],
     }
-    export_codec(codec, output, card | about)
+    scale = latent_scale(config.get("unscaled", False), autoencoder)
+    export_codec(codec, output, card | ({} if scale == 1 else {"latent_scale": scale}) | about)
 
 
 def export_video(folder: Path, output: Path, images: Sequence[Path]) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from live.errors import ModelError, is_out_of_memory
-from live.files import write_atomic
+from live.errors import ModelError, OutputError, first_line, is_out_of_memory
+from live.files import replacing, write_atomic
 
 STATE, RUN = "state.pt", "run.json"
 LOG, VALIDATION = "log.csv", "validation.jsonl"
@@ -42,6 +42,17 @@ def read_state(folder: Path) -> dict[str, Any]:
         if is_out_of_memory(error):
             raise
         raise ModelError(f"{path} is not a training state that can be read; remove {folder} and train again") from None
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Save a state in a run folder: to a temporary file, then renamed into place; OutputError where that cannot be done."""
+    try:
+        with replacing(folder / STATE) as (file, _):
+            torch.save(state, file)
+    except RuntimeError as error:  # torch's way of saying that the disk is full
+        raise OutputError(
+            f"cannot write {folder / STATE} (is the disk full? {first_line(error)}); the last state saved is kept"
+        ) from None
 
 
 class Record:

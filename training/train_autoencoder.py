@@ -54,6 +54,9 @@ class RateConfig:
     def __post_init__(self) -> None:
         if self.levels < 1:
             raise ConfigError(f"rate.levels must be 1 or more, not {self.levels}")
+        for name in ("mu_fine", "mu_coarse", "step_fine", "step_coarse"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"rate.{name} must be above 0, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

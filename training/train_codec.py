@@ -33,7 +33,7 @@ from live.command import Parser, run
 from live.config import load_yaml, parse
 from live.errors import ConfigError, InputError
 from live.latents import load_autoencoder
-from live.latents.base import Autoencoder
+from live.latents.base import Autoencoder, Statistics
 from live.latents.compact import CompactAutoencoder
 from live.nets import bfloat16
 from live.registry import rate_model_path
@@ -60,6 +60,7 @@ class CodecConfig:
     codec and model: which one, and its sizes; lambdas: those of a sweep, fine to coarse. From the command line:
     trained_at, the lambda of this run, and the identities of vae, the autoencoder, and init, the checkpoint that it starts from.
     sample: the codec is given draws from the autoencoder's posterior, and what it decodes is measured by the mean.
+    unscaled: the codec sees latents as they are before the diffusion scale, as LIVE's does; its card says so.
     """
 
     schedule: Schedule
@@ -68,6 +69,7 @@ class CodecConfig:
     model: dict = field(default_factory=dict)
     lambdas: tuple[float, ...] = ()
     sample: bool = False
+    unscaled: bool = False
     trained_at: float = 0.0
     init: str = ""
     vae: str = ""
@@ -119,6 +121,15 @@ def rate_model_gain(mu: float, state: dict[str, Tensor]) -> Tensor:
     return (gains[place - 1] + share * (gains[place] - gains[place - 1])).reshape(1, -1, 1, 1)
 
 
+def latent_scale(unscaled: bool, autoencoder: Autoencoder) -> float:
+    """What a codec's latents are multiplied by before it sees them; ConfigError where no one number undoes the diffusion scale."""
+    if not unscaled:
+        return 1.0
+    if autoencoder.diffusion_scale is None:
+        raise ConfigError(f"unscaled: the latents of {autoencoder.name} are scaled by channel; choose unscaled: false")
+    return 1 / autoencoder.diffusion_scale
+
+
 def initial_codec(config: CodecConfig, autoencoder: Autoencoder, init: Path | None) -> LatentCodec:
     """The codec that training starts from: the weights of ``init``, else of the autoencoder's rate model, else new ones."""
     codec = make_codec(config.codec, config.model | {"channels": autoencoder.channels})
@@ -130,7 +141,8 @@ def initial_codec(config: CodecConfig, autoencoder: Autoencoder, init: Path | No
             raise ConfigError(f"{init} is of another codec or size than the configuration; it cannot be started from")
         codec.load_state_dict(trained.state_dict())
     if isinstance(codec, LivePlus):
-        codec.set_statistics(autoencoder.statistics)
+        scale, known = latent_scale(config.unscaled, autoencoder), autoencoder.statistics
+        codec.set_statistics(Statistics(known.mean * scale, known.std * scale))
         has_rate_model = isinstance(autoencoder, CompactAutoencoder) and rate_model_path(autoencoder.path).exists()
         if has_rate_model and not same_lambda:
             _take_rate_model(codec, rate_model_path(autoencoder.path), 1 / config.trained_at, with_hyper=not init)
@@ -139,9 +151,10 @@ def initial_codec(config: CodecConfig, autoencoder: Autoencoder, init: Path | No
 
 def _take_rate_model(codec: LivePlus, path: Path, mu: float, with_hyper: bool) -> None:
     state = {name: tensor.float() for name, tensor in read_artefact(path, "rate_model")[0].items()}
-    if with_hyper:
-        hyper = {name.removeprefix("hyper."): t for name, t in state.items() if name.startswith("hyper.")}
-        codec.hyper.load_state_dict(hyper, strict=False)
+    hyper = {name.removeprefix("hyper."): t for name, t in state.items() if name.startswith("hyper.")}
+    own = codec.hyper.state_dict()
+    if with_hyper and all(name not in own or own[name].shape == tensor.shape for name, tensor in hyper.items()):
+        codec.hyper.load_state_dict(hyper, strict=False)  # networks of other widths begin anew
     # y = gain * (latent - mean) / std here, and gain * latent in the rate model.
     codec.log_gain.data.copy_(rate_model_gain(mu, state) + codec.std.log())
 
@@ -153,7 +166,9 @@ class CodecStage:
         self, config: CodecConfig, data: Path, autoencoder: Autoencoder, init: Path | None, cache: Path | None = None
     ):
         self.config, self.autoencoder, self.share = config, autoencoder, ALONE
+        self.scale = latent_scale(config.unscaled, autoencoder)
         self.pictures = any(phase.sees_pictures for phase in config.phases)
+        self.validates_loss = not self.pictures
         if self.pictures and cache:
             raise ConfigError(
                 "the configuration weighs pictures, which a latent cache cannot give; weigh latents alone"
@@ -185,15 +200,21 @@ class CodecStage:
     def _bf16(self) -> torch.autocast:
         return bfloat16(self.config.schedule.bf16 and self.model.training, self.share.device)
 
-    def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures (B, 3, H, W) in [0, 1] -> latents (B, c, h, w) without gradient: as the codec is given them, and as they
-        are to come back."""
+    def latents_of(self, examples: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures (B, 3, H, W) in [0, 1], or cached latents -> latents (B, c, h, w) without gradient: as the codec is given
+        them, and as they are to come back."""
+        if self.from_cache:
+            return examples * self.scale, examples * self.scale
         with self._bf16:
             if not self.config.sample:
-                latents = channels_last(self.autoencoder.encode(pictures))
+                latents = channels_last(self.autoencoder.encode(examples)) * self.scale
                 return latents, latents
-            mean, std = (channels_last(values) for values in self.autoencoder.posterior(pictures))
+            mean, std = (channels_last(values) * self.scale for values in self.autoencoder.posterior(examples))
         return mean + std * torch.randn_like(mean), mean
+
+    def _latent_terms(self, decoded: Tensor, latents: Tensor, phase: Phase, share: Share) -> dict[str, Tensor]:
+        std = self.autoencoder.statistics.std.to(latents) * self.scale
+        return latent_terms(decoded, latents, std, phase, share)
 
     def coded(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (B, c, h, w) -> decoded latents, and bits a pixel (scalar)."""
@@ -202,18 +223,18 @@ class CodecStage:
         return coded.latents, (coded.y_bits + coded.z_bits) / pixels
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents -> pictures in [0, 1], unclamped, with gradient."""
+        """The codec's latents -> pictures in [0, 1], unclamped, with gradient."""
         with self._bf16:
-            return self.autoencoder.reconstruct(latents)
+            return self.autoencoder.reconstruct(latents / self.scale)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float], list[Path]]:
         (phase, start), factor = phase_at(self.config.phases, step), self.autoencoder.factor
         crop = phase.crop // factor if self.from_cache else phase.crop
         examples, files = self.train.batch(self.config.schedule.seed, start, phase.batch, crop, self.share)
         examples = examples.contiguous(memory_format=torch.channels_last)
-        given, latents = (examples, examples) if self.from_cache else self.encode(examples)
+        given, latents = self.latents_of(examples)
         decoded, bpp = self.coded(given)
-        terms = latent_terms(decoded, latents, self.autoencoder.statistics.std.to(latents), phase, self.share)
+        terms = self._latent_terms(decoded, latents, phase, self.share)
         if phase.sees_pictures:
             terms |= distortion_terms(self.decode(decoded), examples, phase, self.config.schedule.bf16, self.share)
         weight = self.config.trained_at
@@ -227,16 +248,16 @@ class CodecStage:
         if self.pictures:
             figures = picture_figures(self._through, held_out)
         else:
-            given, latents = (held_out, held_out) if self.from_cache else self.encode(held_out)
+            given, latents = self.latents_of(held_out)
             decoded, bpp = self.coded(given)
-            terms = latent_terms(decoded, latents, self.autoencoder.statistics.std.to(latents), self.config.phases[-1])
+            terms = self._latent_terms(decoded, latents, self.config.phases[-1], ALONE)
             figures = {"bpp": bpp.item(), **{k: v.item() for k, v in terms.items()}}
             figures["loss"] = self.config.trained_at * sum(v.item() for v in terms.values()) + bpp.item()
         self.model.train()
         return figures
 
     def _through(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        decoded, bpp = self.coded(self.encode(pictures)[0])
+        decoded, bpp = self.coded(self.latents_of(pictures)[0])
         return self.decode(decoded), bpp
 
 

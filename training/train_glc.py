@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -190,6 +191,11 @@ class GlcStage:
         return self.decode(decoded), (estimate.y_bits + estimate.z_bits) / (pictures.numel() / 3)
 
 
+def encoder_moved(card: dict[str, Any]) -> bool:
+    """Whether a VQ autoencoder's encoder has moved, in its last stage or one before, since its codebook was learned."""
+    return bool(card.get("encoder_moved") or card.get("stage", {}).get("training", {}).get("encoder"))
+
+
 def _check(config: GlcTrainConfig, autoencoder: VqAutoencoder) -> None:
     """ConfigError where the parts of a configuration do not fit one another, or not the autoencoder."""
     if len(config.lambdas) != config.model.rates:
@@ -200,7 +206,7 @@ def _check(config: GlcTrainConfig, autoencoder: VqAutoencoder) -> None:
         )
     check_phases(config.phases, autoencoder.factor * Glc.stride)
     check_adversary(config.adversary, config.phases)
-    if config.code and autoencoder.card.get("stage", {}).get("training", {}).get("encoder"):
+    if config.code and encoder_moved(autoencoder.card):
         raise ConfigError(
             "code: the encoder of this VQ autoencoder has moved since its codebook was learned, so that codes mean little; "
             "take the autoencoder of stage I, or code: 0"

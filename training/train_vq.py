@@ -67,7 +67,8 @@ class VqStage:
         self.config, self.share = config, ALONE
         check_phases(config.phases, FACTOR)
         check_adversary(config.adversary, config.phases)
-        self.train, self.held_out = split(data, max(phase.crop for phase in config.phases), config.schedule.varied)
+        crops = [phase.crop for phase in config.phases] + [COMPONENT_CROP] * bool(compact)
+        self.train, self.held_out = split(data, max(crops), config.schedule.varied)
         torch.manual_seed(config.schedule.seed)
         self.model = VqTraining(config)
         if compact:

@@ -30,7 +30,8 @@ class Autoencoder(ABC):
 
     name: how the user asked for it; factor: f, pixels a latent position in height and width; channels: c;
     statistics: per channel; identity: hex SHA-256 over the weights and the scale, shift and range conventions.
-    Latents are in the autoencoder's *diffusion* convention: scale and shift already applied (once).
+    Latents are in the autoencoder's *diffusion* convention: scale and shift already applied (once). diffusion_scale: that
+    scale; None where each channel has its own.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Autoencoder(ABC):
     channels: int
     statistics: Statistics
     identity: str
+    diffusion_scale: float | None = 1.0
 
     @abstractmethod
     def encode(self, pictures: Tensor) -> Tensor:

@@ -68,6 +68,7 @@ class DiffusersAutoencoder(Autoencoder):
         self.channels, self.factor = net.config.latent_channels, _factor(net.config)
         self.scale, self.shift = _scale_and_shift(net.config, self.name)
         scale, shift = _numbers(self.scale), _numbers(self.shift)
+        self.diffusion_scale = scale if isinstance(scale, float) else None
         self.conventions = {"class": kind, "input_range": input_range, "scale": scale, "shift": shift}
         self.identity = identity_of(net.state_dict(), f"diffusers-1: {json.dumps(self.conventions, sort_keys=True)}")
         self.statistics = find_statistics(self.identity, self.channels, statistics, folder)
