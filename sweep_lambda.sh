@@ -19,7 +19,7 @@
 # LIVE_CODECS   what to evaluate beside (jpeg,webp,heif,avif): peers, live_plus, other sweeps' folders of checkpoints
 # LIVE_METRICS  (psnr,lpips_alex,dists)
 # LIVE_SWEEPS   another folder than out
-# With --quick, LIVE_TRAIN, LIVE_EVAL and LIVE_CODECS do not count.
+# With --quick, LIVE_TRAIN, LIVE_LATENTS, LIVE_EVAL and LIVE_CODECS do not count.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/usage.sh"
@@ -72,9 +72,16 @@ limit=()
 if [ -n "$quick" ]; then
     peers=jpeg
     limit=(--limit 2)
+    unset LIVE_LATENTS
 fi
 measured=(--data "$data" --metrics "$metrics" --out "$out" "${limit[@]}")
-python -m testing.evaluate "${measured[@]}" --codecs "$peers" --dry-run >/dev/null # refuses now, not after hours of training
+dataset=$(basename "$(realpath "$data")")
+# What would be refused is refused now, not after hours of training.
+for codec in ${peers//,/ }; do
+    [[ $codec != */* || $(basename "$codec") != $(name_of "${configs[-1]}") ]] || refuse "$codec has the name of this sweep; rename that folder"
+done
+python -m live.metrics.weights alex vgg dists >/dev/null
+python -m testing.evaluate "${measured[@]}" --codecs "$peers" --reference original --dry-run >/dev/null
 
 before=
 for config in "${configs[@]}"; do
@@ -104,10 +111,9 @@ for config in "${configs[@]}"; do
 done
 
 codecs=$out/$name,$peers
-python -m live.metrics.weights alex vgg dists >/dev/null
 status=0 # 1: a picture that cannot be read is left out and named; the others are reported all the same
 python -m testing.evaluate "${measured[@]}" --codecs "$codecs" || status=$?
 [ "$status" -le 1 ] || exit "$status"
-python -m testing.report --data "$data" --ours "$codecs" --out "$out"
-python -m testing.curves --points "$out/points.csv" --metrics "$metrics" --out "$out/rd.png"
+python -m testing.report --data "$data" --dataset "$dataset" --ours "$codecs" --out "$out"
+python -m testing.curves --points "$out/points.csv" --dataset "$dataset" --metrics "$metrics" --out "$out/rd.png"
 exit "$status"

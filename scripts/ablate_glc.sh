@@ -19,6 +19,8 @@ live_needs LIVE_TRAIN "a folder of training photos"
 out=${LIVE_ABLATION:-out/ablation}
 vq=${LIVE_VQ:-out/glc/stage1/glc_compact_vq.safetensors}
 variants=(glc_stage2 glc_factorised glc_no_code)
+measured=(--data "${LIVE_KODAK:-kodak}" --out "$out/kodak" --reference original --metrics psnr,lpips_alex,dists)
+python -m testing.evaluate "${measured[@]}" --codecs jpeg --dry-run >/dev/null # now, not after the trainings
 
 for variant in "${variants[@]}"; do
     if [ ! -f "$out/$variant/glc_compact.safetensors" ]; then
@@ -27,5 +29,4 @@ for variant in "${variants[@]}"; do
     fi
 done
 codecs=$(printf ",$out/%s" "${variants[@]}")
-LIVE_CHECKPOINTS=$(dirname "$vq") python -m testing.evaluate --data "${LIVE_KODAK:-kodak}" --out "$out/kodak" --reference original --metrics psnr,lpips_alex,dists \
-    --codecs "${codecs#,}"
+LIVE_CHECKPOINTS=$(dirname "$vq") python -m testing.evaluate "${measured[@]}" --codecs "${codecs#,}"

@@ -8,7 +8,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-data=$(realpath "${LIVE_KODAK:-$live_root/kodak}")
+data=$(realpath -m "${LIVE_KODAK:-$live_root/kodak}")
 cd "$live_root"
 mkdir -p out/kodak results assets
 python -m live.metrics.weights alex vgg dists

@@ -50,8 +50,10 @@ def monotone(frame: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
 
     Settings that cost more than another without being better are left out.
     """
-    points = frame[["bpp", metric]].dropna().sort_values("bpp").to_numpy(float)
+    points = frame[["bpp", metric]].dropna().to_numpy(float)
     values = points[:, 1] if METRICS[metric].higher_is_better else -points[:, 1]
+    order = np.lexsort((-values, points[:, 0]))  # of one rate the best comes first, the others are not better then
+    points, values = points[order], values[order]
     best = np.maximum.accumulate(np.concatenate([[-np.inf], values]))[:-1]
     kept = (values > best) & np.isfinite(values)
     return points[kept, 0], values[kept]
@@ -59,7 +61,7 @@ def monotone(frame: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
 
 def at_rate(means: pd.DataFrame, metric: str, bpp: float) -> float | None:
     """A codec's metric at a rate, by PCHIP over log bpp between its settings; None outside their range."""
-    curve = means.dropna(subset=[metric]).sort_values("bpp")
+    curve = means.dropna(subset=[metric]).sort_values("bpp").drop_duplicates("bpp")
     if len(curve) < 2 or not curve["bpp"].min() <= bpp <= curve["bpp"].max():
         return None
     return float(PchipInterpolator(np.log(curve["bpp"]), curve[metric])(np.log(bpp)))

@@ -8,6 +8,7 @@ them that the tested codec reaches. Without --anchor: against every other codec,
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +74,18 @@ def _frame(bpp: np.ndarray, values: np.ndarray, metric: str) -> pd.DataFrame:
     return pd.DataFrame({"bpp": bpp, metric: values if METRICS[metric].higher_is_better else -values})
 
 
-def bd_markdown(rows: pd.DataFrame, test: str, anchors: list[str], rates: Rates | None = None) -> str:
+def bd_markdown(
+    rows: pd.DataFrame,
+    test: str,
+    anchors: list[str],
+    rates: Rates | None = None,
+    metrics: Collection[str] = CLIP_METRICS,
+) -> str:
     """BD-rates of one codec over others as Markdown: the mean over clips and, in brackets, of how many of them."""
-    heads = [METRICS[name].label for name in CLIP_METRICS]
+    heads = [METRICS[name].label for name in metrics]
     lines = [f"| against | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
     for anchor in anchors:
-        found = [clip_bd_rates(rows, anchor, test, name, rates) for name in CLIP_METRICS]
+        found = [clip_bd_rates(rows, anchor, test, name, rates) for name in metrics]
         lines.append(f"| {clip_label_of(anchor)} | {' | '.join(map(_cell, found))} |")
     return "\n".join(lines)
 
@@ -92,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(prog="python -m testing.clip_bdrate", description="BD-rate of codecs of clips, per clip and mean.")
     parser.add_argument("--clips", type=Path, required=True, metavar="CSV", help="clips.csv of testing.clips")
-    parser.add_argument("--metric", choices=CLIP_METRICS, default="dists")
+    parser.add_argument("--metric", choices=CLIP_METRICS, help="default: dists; in the table all")
     parser.add_argument("--anchor", metavar="CODEC", help="the codec that is compared with; default: a table of all")
     parser.add_argument("--test", required=True, metavar="CODEC", help="the codec in question")
     parser.add_argument("--rates", metavar="LOW,HIGH", help="bpp of the anchor; default: all")
@@ -104,8 +111,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.anchor is None:
         if args.json:
             raise InputError("--json needs --anchor")
-        print(bd_markdown(rows, args.test, [codec for codec in rows["codec"].unique() if codec != args.test], rates))
+        anchors = [codec for codec in rows["codec"].unique() if codec != args.test]
+        print(bd_markdown(rows, args.test, anchors, rates, [args.metric] if args.metric else CLIP_METRICS))
         return 0
+    args.metric = args.metric or "dists"
     found = clip_bd_rates(rows, args.anchor, args.test, args.metric, rates)
     if not found:
         raise InputError(f"no clip was coded by both {args.anchor} and {args.test}")

@@ -48,6 +48,13 @@ class ClipOurs:
             return tuple(by_identity(bytes.fromhex(identity)).card["quality"] for identity in first["images"])
         return tuple(checkpoint.card["quality"] for checkpoint in self._checkpoints)
 
+    def identity(self, setting: float) -> str:
+        """Of the weights behind a setting."""
+        checkpoints = self._checkpoints
+        if len(checkpoints) == 1:
+            return checkpoints[0].card["identity"]
+        return next(c.card["identity"] for c in checkpoints if c.card["quality"] == setting)
+
     def encode(self, frames: Iterable[Image.Image], rate: Fraction, path: Path, setting: float) -> None:
         vae = _timed_autoencoder(self._checkpoints[0].path)
         live.compress_clip(frames, path, setting, codec=self.codec, vae=vae, fps=rate, scene_cuts=self.scene_cuts)

@@ -30,7 +30,7 @@ from live.files import clip_files, make_folder
 from live.video.properties import Properties
 from live.video.source import open_source
 
-from . import results
+from . import origins, results
 from .clip_anchors import CLIP_ANCHORS
 from .clip_codecs import CLIP_OURS, clip_codec_of
 from .clip_results import CLIP_METRICS, CLIPS, FRAMES, ClipRow, FrameRow, load_clips
@@ -177,6 +177,8 @@ def evaluate_clips(data: Path, codecs: list[str], out: Path, frames: int, every:
     settings = {codec: clip_codec_of(codec).settings for codec in codecs}
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is not a folder")
+    made_of = origins.of_files(dataset, data, paths) | origins.of_codecs(map(clip_codec_of, codecs))
+    origins.check(out, made_of)
     for kept in (table, out / FRAMES):
         results.drop_unfinished(kept)
     done = load_clips(table) if table.exists() else pd.DataFrame(columns=results.columns_of(ClipRow))
@@ -194,6 +196,7 @@ def evaluate_clips(data: Path, codecs: list[str], out: Path, frames: int, every:
         if (path.name, codec, setting) not in known
     ]  # fmt: skip
     evaluation = ClipEvaluation(dataset, out, every)
+    origins.record(out, made_of)
     with evaluation.decoder, tqdm(jobs, desc="clips", unit="file", disable=not jobs) as bar:
         for path, codec, setting in bar:
             row, rows = evaluation.measure(opened(path, frames), codec, setting)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,9 +22,10 @@ from tqdm import tqdm
 from live.command import Parser, run
 from live.errors import InputError, OutputError
 from live.files import picture_files
+from live.latents import load_autoencoder
 from live.media import read_picture
 
-from . import results
+from . import origins, results
 from .anchors import ANCHORS
 from .measure import Evaluation, Job, cores
 from .ours import OURS, autoencoder_of, codec_of
@@ -33,14 +34,25 @@ from .results import METRICS, REFERENCES
 POINTS = "points.csv"
 
 
-def plan(data: Path, pictures: list[Path], codecs: list[str], references: list[str], done: results.Done) -> list[Job]:
-    """What is missing. Codecs that run programs come first, so that many of theirs stand together; then by picture."""
+def plan(
+    data: Path,
+    pictures: list[Path],
+    codecs: list[str],
+    references: list[str],
+    done: results.Done,
+    elsewhere: Collection[str] = (),
+) -> list[Job]:
+    """What is missing. Codecs that run programs come first, so that many of theirs stand together; then by picture.
+
+    elsewhere: codecs that code the latents of another autoencoder than the reference's, and are held against originals alone.
+    """
     jobs, dataset = [], data.resolve().name
     for picture, codec in itertools.product(pictures, codecs):
         name, peer = picture.relative_to(data).as_posix(), codec_of(codec)
+        against = [each for each in references if each != "autoencoder" or codec not in elsewhere]
         for setting in peer.settings:
             row = (dataset, name, peer.name, setting)
-            missing = tuple(reference for reference in references if (*row, reference) not in done.complete)
+            missing = tuple(reference for reference in against if (*row, reference) not in done.complete)
             jobs += [Job(picture, name, codec, setting, missing, done.files.get(row))] * bool(missing)
     return sorted(jobs, key=lambda job: not codec_of(job.codec).runs_programs)
 
@@ -59,6 +71,7 @@ def missing(
     """The jobs of ``evaluate``, which says what is refused here."""
     pictures, table = picture_files(data)[:limit], out / POINTS
     _check(codecs, out)
+    origins.check(out, _origins(data, pictures, codecs, references))
     results.drop_unfinished(table)
     done = results.Done()
     if table.exists():
@@ -66,7 +79,15 @@ def missing(
         names = [picture.relative_to(data).as_posix() for picture in pictures]
         results.check_names(points, "picture", data.resolve().name, names, out)
         done = results.done(points, metrics)
-    return plan(data, pictures, codecs, references, done)
+    elsewhere = autoencoder_of(codecs)[1] if "autoencoder" in references else []
+    return plan(data, pictures, codecs, references, done, elsewhere)
+
+
+def _origins(data: Path, pictures: list[Path], codecs: list[str], references: list[str]) -> dict[str, str]:
+    found = origins.of_files(data.resolve().name, data, pictures) | origins.of_codecs(map(codec_of, codecs))
+    if "autoencoder" in references:
+        found["autoencoder"] = load_autoencoder(autoencoder_of(codecs)[0]).identity
+    return found
 
 
 def evaluate(
@@ -85,14 +106,18 @@ def evaluate(
     that cannot be read; without it such a picture is refused. Raises InputError, OutputError or ModelError.
     """
     jobs, table = missing(data, codecs, out, metrics, references, limit), out / POINTS
-    autoencoder = autoencoder_of(codecs) if "autoencoder" in references else None
+    autoencoder = autoencoder_of(codecs)[0] if "autoencoder" in references else None
     evaluation = Evaluation(data.resolve().name, out, metrics, autoencoder)
     bad: dict[str, str] = {}
     results.add_columns(table)
+    unrecorded = _origins(data, picture_files(data)[:limit], codecs, references) if jobs else {}
     with evaluation.decoder, tqdm(total=len(jobs), desc="evaluate", unit="file", disable=not jobs) as bar:
         for window in windows(jobs):
             readable = [(job, image) for job in window if (image := _read(job, bad, unreadable is None))]
             for point in evaluation.measure(*zip(*readable, strict=True)) if readable else ():
+                if unrecorded:
+                    origins.record(out, unrecorded)
+                    unrecorded = {}
                 results.append(table, point)
             bar.update(len(window))
     if unreadable is not None:
@@ -162,6 +187,10 @@ def main(argv: list[str] | None = None) -> int:
             ANCHORS[name].encode(Image.new("RGB", (64, 64)), ANCHORS[name].settings[0])
         print(f"{len(missing(args.data, codecs, args.out, metrics, references, args.limit))} files to measure")
         return 0
+    for name in autoencoder_of(codecs)[1] if "autoencoder" in references else ():
+        print(
+            f"live: {name} codes another autoencoder's latents and is held against the originals alone", file=sys.stderr
+        )
     unreadable: dict[str, str] = {}
     points = evaluate(args.data, codecs, args.out, metrics, references, args.limit, unreadable)
     print(tables(points, metrics))

@@ -102,12 +102,12 @@ def kept(args: Namespace) -> tuple[list[Path], list[tuple[dict[str, Any], list[R
             require_file(path)
         bpp = points.loc[points["setting"] == setting, "bpp"].mean()
         facts = {"codec": peer.name, "setting": float(setting), "bpp": round(float(bpp), 5)}
-        sets.append((facts, [partial(_decoded, args.codec, path) for path in files]))
+        sets.append((facts, [partial(_decoded, args.codec, setting, path) for path in files]))
     return [args.reference / name for name in names], sets
 
 
-def _decoded(codec: str, path: Path) -> Image.Image:
-    return decode_file(codec, path)[0]
+def _decoded(codec: str, setting: float, path: Path) -> Image.Image:
+    return decode_file(codec, setting, path)[0]
 
 
 def rows(args: Namespace) -> Iterator[dict[str, Any]]:

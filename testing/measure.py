@@ -16,11 +16,12 @@ from signal import SIG_IGN, SIGINT, signal
 from PIL import Image
 
 import live
-from live.errors import ModelError
+from live.errors import ModelError, first_line, is_out_of_memory
 from live.files import make_folder, write_atomic
 from live.media import read_picture
 
-from .ours import STOPWATCH, codec_of
+from .anchors import Anchor
+from .ours import STOPWATCH, Ours, codec_of
 from .results import REFERENCES, SECONDS, Point
 from .scoring import Seen, compare
 
@@ -57,9 +58,11 @@ def coded_file(out: Path, codec: str, name: str, setting: float) -> Path:
     return out / FILES / peer.name / f"{name}_q{setting:g}{peer.suffix}"
 
 
-def decode_file(codec: str, path: Path) -> tuple[Image.Image, float, float | None]:
+def decode_file(codec: str, setting: float, path: Path) -> tuple[Image.Image, float, float | None]:
     """What a file decodes to, in how many seconds, and how many of them in an autoencoder."""
     data, peer = path.read_bytes(), codec_of(codec)
+    if isinstance(peer, Ours):
+        peer.load(setting)
     STOPWATCH.seconds = None
     start = time.perf_counter()
     image = peer.decode(data)
@@ -98,17 +101,19 @@ class Evaluation:
         """
         codec, path = codec_of(job.codec), coded_file(self.out, job.codec, job.name, job.setting)
         if job.known and path.exists() and path.stat().st_size == job.known[0]:
-            decoded, *_ = self._decode(job.codec, path)
+            decoded, *_ = self._decode(job, path)
             return Made(decoded, int(job.known[0]), tuple(None if s != s else s for s in job.known[1:]))
         runs = 1 if codec.runs_programs or (job.codec, job.setting) in self.warm else 2
+        if isinstance(codec, Ours):
+            codec.load(job.setting)
         for _ in range(runs):
             STOPWATCH.seconds = None
             start = time.perf_counter()
-            data = codec.encode(image, job.setting)
+            data = _encoded(codec, job, image)
             encode_s, stage = time.perf_counter() - start, STOPWATCH.seconds
             make_folder(path.parent)
             write_atomic(path, data)
-            decoded, decode_s, decode_stage = self._decode(job.codec, path)
+            decoded, decode_s, decode_stage = self._decode(job, path)
         self.warm.add((job.codec, job.setting))
         if decoded.size != image.size:
             raise ModelError(f"{codec.name} decodes {path} to {decoded.size}, not {image.size}; no point is taken")
@@ -126,13 +131,23 @@ class Evaluation:
         image = read_picture(picture)
         return Seen(live.autoencode(image, self.autoencoder) if kind == "autoencoder" else image)
 
-    def _decode(self, codec: str, path: Path) -> tuple[Image.Image, float, float | None]:
-        if codec_of(codec).runs_programs:  # which are processes of their own already
-            return decode_file(codec, path)
+    def _decode(self, job: Job, path: Path) -> tuple[Image.Image, float, float | None]:
+        if codec_of(job.codec).runs_programs:  # which are processes of their own already
+            return decode_file(job.codec, job.setting, path)
         try:
-            return self.decoder.submit(decode_file, codec, path).result()
+            return self.decoder.submit(decode_file, job.codec, job.setting, path).result()
         except BrokenProcessPool:
             raise ModelError(f"the decoder's process ended while decoding {path} (out of memory?)") from None
+
+
+def _encoded(codec: Anchor, job: Job, image: Image.Image) -> bytes:
+    """A picture's file; ModelError where the codec cannot take the picture, as WebP no more than 16383 px a side."""
+    try:
+        return codec.encode(image, job.setting)
+    except (ValueError, RuntimeError, OSError) as error:
+        if isinstance(codec, Ours) or is_out_of_memory(error):  # ours takes every picture
+            raise
+        raise ModelError(f"{codec.name} cannot code {job.name} ({first_line(error)}); leave one of them out") from None
 
 
 def cores() -> int:

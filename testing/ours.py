@@ -15,7 +15,7 @@ from torch import Tensor
 import live
 from live.api import DEFAULT_VAE
 from live.artefact import read_card
-from live.checkpoints import by_identity, embedded_checkpoints, holds_rates
+from live.checkpoints import by_identity, embedded_checkpoints, holds_rates, load_codec
 from live.container import unpack
 from live.errors import InputError, ModelError
 from live.latents import load_autoencoder
@@ -28,6 +28,7 @@ HEADER_BYTES = 31
 """Most bytes that the header and the checks of a .live file take (see ``live.container``)."""
 
 
+SWEPT = "_swept"
 REFINED, REFINED_NAME = 20, "{}_refined"
 """Steps of the search (``live.refine``) by which some codecs' files are also made, and how they are called then."""
 
@@ -83,8 +84,27 @@ def _decompress(data: bytes, checkpoint: Path | None) -> Image.Image:
     return live.decompress(data, checkpoint=checkpoint, vae=vae)
 
 
+class Ours(Anchor):
+    """A codec of ours: one with weights. autoencoder: the name of the one whose latents it codes, None where cards do not say."""
+
+    autoencoder: str | None
+
+    def checkpoint(self, setting: float) -> Path:
+        """The file of the weights that are used at a setting."""
+        raise NotImplementedError
+
+    def identity(self, setting: float) -> str:
+        """Of these weights."""
+        return read_card(self.checkpoint(setting))["identity"]
+
+    def load(self, setting: float) -> None:
+        """Have them in memory, so that no load is timed."""
+        load_codec(self.checkpoint(setting))
+        _timed_autoencoder(self.checkpoint(setting))
+
+
 @dataclass(frozen=True)
-class Embedded(Anchor):
+class Embedded(Ours):
     """A codec of ours with its embedded checkpoints; the setting is the quality.
 
     Of a codec that holds several rates in one checkpoint: its anchors. codec: as cards call it; refine: steps of the search
@@ -115,8 +135,10 @@ class Embedded(Anchor):
 
     @property
     def autoencoder(self) -> str | None:
-        """The name of the autoencoder that it codes the latents of."""
         return _autoencoder_name(self._paths[self.settings[0]])
+
+    def checkpoint(self, setting: float) -> Path:
+        return self._paths[setting]
 
     def encode(self, image: Image.Image, quality: float) -> bytes:
         path = self._paths[quality]
@@ -126,8 +148,8 @@ class Embedded(Anchor):
         return _decompress(data, None)
 
 
-class Checkpoints(Anchor):
-    """Every codec checkpoint in a folder as one codec named after the folder.
+class Checkpoints(Ours):
+    """Every codec checkpoint in a folder as one codec named after the folder, with ``SWEPT`` behind the name of a known codec.
 
     The setting is the lambda that the card states, or its quality where it states none; of a codec that holds several
     rates in one checkpoint, the only one of its folder then: its anchors.
@@ -138,7 +160,8 @@ class Checkpoints(Anchor):
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self.name = self.label = self.folder.resolve().name
+        name = self.folder.resolve().name
+        self.name = self.label = name + SWEPT if name in OURS | ANCHORS else name
 
     @cached_property
     def _paths(self) -> dict[float, tuple[Path, str, float | None]]:
@@ -172,8 +195,10 @@ class Checkpoints(Anchor):
 
     @property
     def autoencoder(self) -> str | None:
-        """The name of the autoencoder that it codes the latents of."""
         return _autoencoder_name(next(iter(self._paths.values()))[0])
+
+    def checkpoint(self, setting: float) -> Path:
+        return self._paths[setting][0]
 
     def encode(self, image: Image.Image, setting: float) -> bytes:
         path, _, quality = self._paths[setting]
@@ -207,13 +232,10 @@ def codec_of(name: str) -> Anchor:
     raise InputError(f"unknown codec {name}; choose from {', '.join(known)}, or give a folder of codec checkpoints")
 
 
-def autoencoder_of(codecs: list[str]) -> str:
-    """The one autoencoder of all our codecs among these names; InputError where they have several."""
-    ours = [codec for codec in map(codec_of, codecs) if isinstance(codec, Embedded | Checkpoints)]
-    names = {codec.autoencoder or DEFAULT_VAE for codec in ours} or {DEFAULT_VAE}
-    if len(names) > 1:
-        raise InputError(
-            f"the codecs have several autoencoders ({', '.join(sorted(names))}); evaluate those of each in a folder of "
-            "their own, or with --reference original"
-        )
-    return names.pop()
+def autoencoder_of(codecs: list[str]) -> tuple[str, list[str]]:
+    """The name of the autoencoder whose reconstructions are the second reference, that of the first of our codecs among these
+    names, and the names of those that code another's latents."""
+    ours = {name: codec for name in codecs if isinstance(codec := codec_of(name), Ours)}
+    autoencoders = {name: codec.autoencoder or DEFAULT_VAE for name, codec in ours.items()}
+    first = next(iter(autoencoders.values()), DEFAULT_VAE)
+    return first, [name for name, autoencoder in autoencoders.items() if autoencoder != first]

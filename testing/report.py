@@ -28,9 +28,9 @@ from .curves import colours_of, label_of
 from .evaluate import POINTS
 from .measure import coded_file
 from .ours import codec_of
-from .results import METRICS, REFERENCES, load, mean_per_setting, names_of, of_dataset
+from .results import METRICS, REFERENCES, load, mean_per_setting, names_of, of_dataset, select
 
-MEAN = "mean over all pictures"
+MEAN = "mean over the pictures that all codecs coded"
 SHOWN_QUALITY = 90
 HERE = Path(__file__).parent
 
@@ -129,7 +129,7 @@ def page(points: pd.DataFrame, ours: str, shown: list[dict[str, Any]], distance_
     """The whole HTML file for points of one dataset; distance_table: of ``distances``."""
     metrics = [name for name in METRICS if points[name].notna().any()]
     columns = ["codec", "setting", "reference", "picture", "bytes", "bpp", *metrics]
-    rows = pd.concat([mean_per_setting(points).assign(picture=MEAN)[columns], points[columns]])
+    rows = pd.concat([means(points).assign(picture=MEAN)[columns], points[columns]])
     codecs = list(points["codec"].unique())
     colours = colours_of(codecs)
     data = {
@@ -149,6 +149,14 @@ def page(points: pd.DataFrame, ours: str, shown: list[dict[str, Any]], distance_
         "BD_TABLES": bd_tables(points, ours, metrics),
         "DISTANCES": distance_table,
     }, data)  # fmt: skip
+
+
+def means(points: pd.DataFrame) -> pd.DataFrame:
+    """The means of every setting, against each reference over the pictures that all codecs coded at all their settings."""
+    parts = []
+    for reference, part in points.groupby("reference", sort=False):
+        parts.append(mean_per_setting(select(part, list(part["codec"].unique()), str(reference))))
+    return pd.concat(parts)
 
 
 def filled(template: str, fields: dict[str, str], data: dict[str, Any]) -> str:

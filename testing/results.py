@@ -136,7 +136,9 @@ def rows_of(path: Path, kind: type, key: list[str], maker: str) -> pd.DataFrame:
     """
     text = {field.name: str for field in fields(kind) if field.type == "str"}
     try:
-        rows = pd.read_csv(path, dtype=text)
+        # In columns of names nothing stands for "missing": a folder may be called NA.
+        numeric = [field.name for field in fields(kind) if field.name not in text]
+        rows = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={name: [""] for name in numeric})
     except FileNotFoundError:
         raise InputError(f"there are no results at {path}; make them with: python -m {maker}") from None
     except (ValueError, OSError):

@@ -213,6 +213,8 @@ def test_commands_on_a_table(tmp_path, capsys):
     assert "a.mp4: -50.0 %, overlap 60%" in capsys.readouterr().out
     assert clip_bdrate.main(common) == 0
     assert "| x265 medium, low delay | -50.0 % (1 of 1) | -50.0 % (1 of 1) |" in capsys.readouterr().out
+    assert clip_bdrate.main([*common, "--metric", "dists"]) == 0
+    assert "| against | DISTS |" in capsys.readouterr().out
     for arguments, word in (
         (["--rates", "0.1"], "two bpp"),
         (["--anchor", "vvc_ld"], "no clips of vvc_ld"),

@@ -15,6 +15,7 @@ from conftest import SMALL_PLUS, export_small_autoencoder, photo
 from PIL import Image
 
 import live
+from live.artefact import read_card
 from live.checkpoints import export_codec
 from live.codecs import LivePlus
 from live.command import run
@@ -22,12 +23,12 @@ from live.errors import InputError, ModelError
 from live.media import to_tensor
 from live.metrics.perceptual import SHIFTS, lpips_network
 from testing import evaluate as module
-from testing import ours
+from testing import origins, ours
 from testing.anchors import ANCHORS, Anchor
-from testing.evaluate import evaluate
+from testing.evaluate import evaluate, plan
 from testing.measure import Evaluation, coded_file
 from testing.ours import Checkpoints, autoencoder_of
-from testing.results import load
+from testing.results import REFERENCES, Done, load
 from testing.scoring import score
 
 
@@ -94,8 +95,8 @@ def test_points_are_those_of_the_files_and_are_kept(folder, tmp_path, small_live
 
 
 def test_the_command_refuses_in_one_line(folder, tmp_path, capsys, small_models):
-    named_alike = tmp_path / "live_plus"
-    shutil.copytree(small_models, named_alike)
+    again = tmp_path / "another" / small_models.name
+    shutil.copytree(small_models, again)
     common = ["--data", str(folder), "--out", str(tmp_path / "out")]
     for arguments, word in (
         ([*common, "--codecs", "nothing"], "unknown codec nothing"),
@@ -103,7 +104,7 @@ def test_the_command_refuses_in_one_line(folder, tmp_path, capsys, small_models)
         ([*common, "--codecs", "jpeg", "--reference", "mine"], "unknown reference mine"),
         ([*common, "--limit", "0"], "--limit"),
         ([*common, "--codecs", ","], "at least one codec"),
-        ([*common, "--codecs", f"live_plus,{named_alike}"], "two of the codecs are called live_plus"),
+        ([*common, "--codecs", f"{small_models},{again}"], "two of the codecs are called"),
         ([*common[:3], str(folder / "a.png"), "--codecs", "jpeg"], "is not a folder"),
         (["--data", str(tmp_path / "none"), "--out", str(tmp_path)], "not a folder"),
     ):
@@ -193,9 +194,65 @@ def test_codecs_that_run_programs_work_side_by_side(folder, tmp_path, monkeypatc
     assert (points[points["codec"] == "waiting"]["psnr"] == float("inf")).all() and len(points) == 2 * (2 + 6)
 
 
-def test_our_codecs_over_several_autoencoders_have_no_common_reference(tmp_path, small_live, monkeypatch):
+def test_codecs_of_another_autoencoder_are_held_against_originals_alone(
+    folder, tmp_path, small_live, monkeypatch, capsys
+):
     monkeypatch.setattr(Checkpoints, "autoencoder", "another")
-    with pytest.raises(InputError, match="several autoencoders"):
-        autoencoder_of(["live_plus", str(small_live)])
-    assert autoencoder_of(["jpeg", str(small_live)]) == "another"
-    assert autoencoder_of(["jpeg"]) == "compact"
+    assert autoencoder_of(["live_plus", str(small_live)]) == ("compact", [str(small_live)])
+    assert autoencoder_of(["jpeg", str(small_live)]) == ("another", [])
+    assert autoencoder_of(["jpeg"]) == ("compact", [])
+    jobs = plan(folder, [folder / "a.png"], ["jpeg", str(small_live)], list(REFERENCES), Done(), [str(small_live)])
+    assert {job.codec: job.references for job in jobs} == {"jpeg": tuple(REFERENCES), str(small_live): ("original",)}
+
+
+def test_a_folder_of_a_known_codecs_name_is_told_from_it(tmp_path, small_models):
+    shutil.copytree(small_models, tmp_path / "live_plus")
+    assert (
+        Checkpoints(tmp_path / "live_plus").name == "live_plus_swept" and Checkpoints(small_models).name != "live_plus"
+    )
+
+
+def test_results_of_other_things_of_the_same_name_are_refused(folder, tmp_path, small_live):
+    """Another picture in a folder of the same name, a codec that was trained again, another autoencoder as reference."""
+    out, other = tmp_path / "out", tmp_path / "elsewhere" / "set"
+    sweep = tmp_path / "sweep"
+    shutil.copytree(small_live, sweep)
+    evaluate(folder, ["jpeg", str(sweep)], out, ["psnr"], ["original"])
+    evaluate(folder, ["jpeg", str(sweep)], out, ["psnr"], ["original"])
+    shutil.copytree(folder, other)
+    evaluate(other, ["jpeg"], out, ["psnr"], ["original"])  # the same pictures elsewhere
+    photo(65, 48, 7).save(other / "a.png")
+    with pytest.raises(InputError, match=r"results of another set/a\.png"):
+        evaluate(other, ["jpeg"], out, ["psnr"], ["original"])
+    path = sweep / "live_plus_q1.safetensors"
+    kept = ("quality", "autoencoder", "autoencoder_name", "factor")
+    export_codec(LivePlus(SMALL_PLUS), path, {key: read_card(path)[key] for key in kept})
+    with pytest.raises(InputError, match="results of another sweep at 1"):
+        evaluate(folder, [str(sweep)], out, ["psnr"], ["original"])
+    origins.record(out, {"autoencoder": "another"})
+    with pytest.raises(InputError, match="results of another autoencoder"):
+        evaluate(folder, ["jpeg"], out, ["psnr"], ["autoencoder"])
+
+
+def test_a_folder_may_be_called_like_what_is_missing(folder, tmp_path):
+    folder.rename(tmp_path / "NA")
+    points = evaluate(tmp_path / "NA", ["jpeg"], tmp_path / "out", ["psnr"], ["original"])
+    assert len(points) == 2 * 6 and set(points["dataset"]) == {"NA"}
+
+
+def test_what_a_peer_cannot_take_is_named(tmp_path, capsys):
+    (tmp_path / "wide").mkdir()
+    Image.new("RGB", (16384, 16)).save(tmp_path / "wide" / "a.png")
+    arguments = [
+        "--data",
+        str(tmp_path / "wide"),
+        "--out",
+        str(tmp_path / "out"),
+        "--codecs",
+        "webp",
+        "--metrics",
+        "psnr",
+    ]
+    assert run(lambda: module.main([*arguments, "--reference", "original"])) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("live: webp cannot code a.png (") and error.endswith("leave one of them out")

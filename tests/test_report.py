@@ -24,7 +24,7 @@ def made(tmp_path: Path, small_live: Path, monkeypatch: pytest.MonkeyPatch) -> P
     data.mkdir()
     photo(96, 64).save(data / "a.png")
     photo(96, 64, 1).save(data / "b <script>.png")
-    monkeypatch.setattr(Evaluation, "_decode", lambda self, codec, path: decode_file(codec, path))
+    monkeypatch.setattr(Evaluation, "_decode", lambda self, job, path: decode_file(job.codec, job.setting, path))
     evaluate(data, ["live_plus", "jpeg"], out, ["psnr", "dists"], ["original", "autoencoder"])
     assert report.main(["--out", str(out), "--data", str(data)]) == 0
     return out / "report.html"
@@ -95,11 +95,25 @@ def test_other_folders_of_checkpoints_stand_beside(tmp_path, small_models, small
     data.mkdir()
     photo(96, 64).save(data / "a.png")
     shutil.copytree(small_models, sweep)
-    monkeypatch.setattr(Evaluation, "_decode", lambda self, codec, path: decode_file(codec, path))
+    monkeypatch.setattr(Evaluation, "_decode", lambda self, job, path: decode_file(job.codec, job.setting, path))
     evaluate(data, ["live_plus", str(sweep), "jpeg"], out, ["psnr"], ["original"])
     assert report.main(["--out", str(out), "--data", str(data), "--ours", f"{sweep},live_plus,jpeg"]) == 0
     text = (out / "report.html").read_text()
     assert '"ours": "sweep"' in text and text.count('"caption":') == 2 * 4
+
+
+def test_means_are_over_the_pictures_of_all_codecs(tmp_path, small_live):
+    """A peer that coded one of two pictures is not drawn beside means of both."""
+    data, out = tmp_path / "set", tmp_path / "out"
+    data.mkdir()
+    for seed in (0, 1):
+        photo(96, 64, seed).save(data / f"{seed}.png")
+    evaluate(data, ["jpeg"], out, ["psnr"], ["original"])
+    points = evaluate(data, ["webp"], out, ["psnr"], ["original"], limit=1)
+    means = report.means(points)
+    first = points[(points["picture"] == "0.png") & (points["codec"] == "jpeg")]
+    assert set(means["pictures"]) == {1} and len(means) == 6 + 5
+    assert sorted(means.loc[means["codec"] == "jpeg", "psnr"]) == pytest.approx(sorted(first["psnr"]))
 
 
 def drawn(browser, reference: str, metric: str) -> str:

@@ -175,6 +175,14 @@ def test_points_that_cost_more_for_less_do_not_bend_the_curve():
     assert bd_rate(curve(RATES, PSNRS), curve(rates, values), "psnr")[0] == pytest.approx(0)
 
 
+def test_of_settings_of_one_rate_the_best_counts():
+    rates, values = np.append(RATES, RATES[1]), np.append(PSNRS, PSNRS[1] - 0.5)
+    assert bd_rate(curve(RATES, PSNRS), curve(rates, values), "psnr")[0] == pytest.approx(0)
+    assert bd_rate(curve(RATES, PSNRS), curve(rates[::-1], values[::-1]), "psnr")[0] == pytest.approx(0)
+    tied = curve(np.append(RATES, RATES[1]), np.append(PSNRS, PSNRS[1]))
+    assert bdrate.at_rate(tied, "psnr", RATES[1]) == pytest.approx(PSNRS[1])
+
+
 def test_the_command(tmp_path, capsys):
     rows = [
         replace(POINT, codec=codec, setting=setting, bpp=rate * factor, psnr=value)

@@ -107,6 +107,8 @@ def test_what_cannot_be_measured_is_refused_before_training(configs, tmp_path):
     variables = {"LIVE_TRAIN": "photos", "LIVE_EVAL": str(tmp_path), "LIVE_SWEEPS": str(tmp_path / "sweeps")}
     done = sweep(str(configs / "first.yaml"), LIVE_CODECS="jpg", **variables)
     assert done.returncode == 2 and "jpg" in done.stderr and done.stderr.count("\n") == 1
+    done = sweep(str(configs / "first.yaml"), LIVE_CODECS=f"jpeg,{tmp_path}/other/first", **variables)
+    assert done.returncode == 2 and "has the name of this sweep" in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "sweeps").exists()
 
 
