@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,12 @@ FILE = "origins.json"
 
 
 def of_files(dataset: str, folder: Path, files: Iterable[Path]) -> dict[str, str]:
-    """The hash of every file, by the dataset's name and its own."""
-    return {f"{dataset}/{path.relative_to(folder).as_posix()}": sha256(path) for path in files}
+    """The hash of every file that can be read, by the dataset's name and its own."""
+    found = {}
+    for path in files:
+        with suppress(OSError):  # an evaluation names what it cannot read, and goes on
+            found[f"{dataset}/{path.relative_to(folder).as_posix()}"] = sha256(path)
+    return found
 
 
 def of_codecs(codecs: Iterable[Any]) -> dict[str, str]:

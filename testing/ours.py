@@ -29,6 +29,7 @@ HEADER_BYTES = 31
 
 
 SWEPT = "_swept"
+"""Behind the name of a folder of checkpoints that is called like a known codec."""
 REFINED, REFINED_NAME = 20, "{}_refined"
 """Steps of the search (``live.refine``) by which some codecs' files are also made, and how they are called then."""
 

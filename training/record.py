@@ -50,6 +50,8 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
         with replacing(folder / STATE) as (file, _):
             torch.save(state, file)
     except RuntimeError as error:  # torch's way of saying that the disk is full
+        if is_out_of_memory(error):
+            raise
         raise OutputError(
             f"cannot write {folder / STATE} (is the disk full? {first_line(error)}); the last state saved is kept"
         ) from None
