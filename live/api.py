@@ -55,13 +55,14 @@ def compress(
     seconds a step and goes with a quality.
     vae: the autoencoder, by name or loaded; by default the one that the codec was trained on.
     alpha: a colour to flatten transparency over; without it transparent pictures are refused.
-    max_pixels: larger pictures are refused. progress: of the search, on stderr. Raises InputError or ModelError.
+    max_pixels: larger pictures are refused. progress: of the search, and of large pictures, on stderr. Raises InputError or
+    ModelError.
     """
     check_target(target_bpp, quality, refine)
     image = as_picture(picture, alpha, max_pixels)
     chosen = _picture_codec(quality, checkpoint, codec)
     autoencoder = _autoencoder(chosen, vae)
-    latents, geometry = encode_picture(autoencoder, image)
+    latents, geometry = encode_picture(autoencoder, image, progress)
     if refine:
         from .refine import refined
 
@@ -92,10 +93,12 @@ def decompress(
     checkpoint: str | Path | None = None,
     vae: str | Autoencoder | None = None,
     max_pixels: int = MAX_PIXELS,
+    progress: bool = False,
 ) -> Image.Image:
     """The picture (PIL, RGB, 8 bit, original size) of a LIVE file's bytes.
 
-    checkpoint and vae: needed only when the file was made with others than the embedded ones. Raises NotLiveFile,
+    checkpoint and vae: needed only when the file was made with others than the embedded ones. progress: of large pictures, on
+    stderr. Raises NotLiveFile,
     NewerFormat, UnknownModel, DamagedFile or DecodeMismatch; InputError when the file holds latents.
     """
     file = unpack(_bytes_of(data), max_pixels)
@@ -106,7 +109,8 @@ def decompress(
     height, width = (math.ceil(size / autoencoder.factor) for size in (file.height, file.width))
     tiles = file.sections.get(TILES_TAG)
     geometry = Geometry.unpack(tiles) if tiles is not None else None
-    return decode_picture(autoencoder, _read_latents(file, codec, height, width), (file.width, file.height), geometry)
+    latents, size = _read_latents(file, codec, height, width), (file.width, file.height)
+    return decode_picture(autoencoder, latents, size, geometry, progress=progress)
 
 
 def compress_latents(

@@ -46,7 +46,7 @@ def compress(args: Namespace) -> int:
 
 
 def compress_picture(args: Namespace, source: Path, output: Path, progress: bool = False) -> tuple[int, int]:
-    """Write one picture's file, and the folder that it goes to; returns its bytes and the pixels. progress: of a search."""
+    """Write one picture's file, and the folder that it goes to; returns its bytes and the pixels. progress: see ``compress``."""
     from . import api
     from .media import read_picture
 
@@ -101,7 +101,7 @@ def decompress(args: Namespace) -> int:
     if output.suffix.lower() not in OUTPUT_FORMATS:
         raise OutputError(f"no picture format is known for {output.name}; use one of {', '.join(OUTPUT_FORMATS)}")
     check_output(output, args.force)
-    print(f"{output}: {decompress_picture(args, data, output)}")
+    print(f"{output}: {decompress_picture(args, data, output, progress=True)}")
     return 0
 
 
@@ -113,11 +113,13 @@ def holds_latents(args: Namespace, path: Path, data: bytes) -> bool:
         return unpack(data, args.max_pixels).latents
 
 
-def decompress_picture(args: Namespace, data: bytes, output: Path) -> str:
+def decompress_picture(args: Namespace, data: bytes, output: Path, progress: bool = False) -> str:
     """Write the picture that a file's bytes hold, in the format of the output's suffix; returns its size, in words."""
     from . import api
 
-    image = api.decompress(data, checkpoint=args.checkpoint, vae=args.vae, max_pixels=args.max_pixels)
+    image = api.decompress(
+        data, checkpoint=args.checkpoint, vae=args.vae, max_pixels=args.max_pixels, progress=progress
+    )
     write_atomic(output, _encoded(image, output.suffix))
     return f"{image.width} x {image.height}"
 

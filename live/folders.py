@@ -29,8 +29,7 @@ def compress(args: Namespace) -> int:
 
     def one(source: Path) -> tuple[Path, int, int]:
         output = target / source.relative_to(args.input).with_suffix(source.suffix + commands.FILE_SUFFIX)
-        if output.exists():
-            check_output(output, args.force)
+        _check(output, args.force)
         return source, *commands.compress_picture(args, source, output)
 
     rows, failures = _each(one, files, "picture", together=not args.refine)
@@ -62,8 +61,7 @@ def decompress(args: Namespace) -> int:
         latents = commands.holds_latents(args, source, data)
         suffix = commands.LATENT_SUFFIX if latents else ".png"
         output = (target / source.relative_to(args.input)).with_suffix(suffix)
-        if output.exists():
-            check_output(output, args.force)
+        _check(output, args.force)
         make_folder(output.parent)
         (commands.decompress_latents if latents else commands.decompress_picture)(args, data, output)
         return output
@@ -71,6 +69,17 @@ def decompress(args: Namespace) -> int:
     rows, failures = _each(one, files, "file")
     print(f"{target}: {len(rows)} of {len(files)} files decoded")
     return _named(failures)
+
+
+class _There(OutputError):
+    """An output that an earlier job has made, perhaps."""
+
+
+def _check(output: Path, force: bool) -> None:
+    if output.is_file() and not force:
+        raise _There(str(output))
+    if output.exists():
+        check_output(output, force)
 
 
 def _target(args: Namespace, what: str) -> Path:
@@ -85,14 +94,20 @@ def _target(args: Namespace, what: str) -> Path:
 def _each(
     one: Callable[[Path], Row], files: list[Path], unit: str, together: bool = True
 ) -> tuple[list[Row], list[str]]:
-    """What ``one`` makes of each file, in order, and why it failed where it did. together: several at a time, a core each."""
+    """What ``one`` makes of each file, in order, and why it failed where it did, outputs that are there already in one sentence.
+    together: several at a time, a core each."""
     from tqdm import tqdm
 
     from .parallel import side_by_side
 
+    there: list[str] = []
+
     def attempt(source: Path) -> Row | str:
         try:
             return one(source)
+        except _There as error:
+            there.append(str(error))
+            return ""
         except LiveError as error:
             return str(error) if str(source) in str(error) else f"{source}: {error}"
         except OSError as error:  # such as a name that is too long with .live behind it
@@ -104,7 +119,11 @@ def _each(
 
     made = side_by_side(attempt, files) if together else map(attempt, files)
     done = list(tqdm(made, total=len(files), unit=unit, file=sys.stderr))
-    return [row for row in done if not isinstance(row, str)], [row for row in done if isinstance(row, str)]
+    failures = [row for row in done if row and isinstance(row, str)]
+    if there:
+        what = "1 output exists" if len(there) == 1 else f"{len(there)} outputs exist"
+        failures.append(f"{what} already, such as {min(there)}, and stayed; use --force to replace them")
+    return [row for row in done if not isinstance(row, str)], failures
 
 
 def _named(failures: list[str]) -> int:

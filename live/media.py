@@ -80,9 +80,10 @@ def read_picture(
 
 def parse_colour(text: str) -> tuple[int, int, int]:
     """A colour, "white", "black" or "#rrggbb", as (red, green, blue), 0 to 255; InputError otherwise."""
-    if text in COLOURS:
+    known = isinstance(text, str)
+    if known and text in COLOURS:
         return COLOURS[text]
-    if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+    if not known or not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
         raise InputError(f"unknown colour {text!r} for --alpha; use white, black or #rrggbb")
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
 

@@ -7,9 +7,12 @@ part of the file, since other tiles would give another picture.
 
 from __future__ import annotations
 
+import sys
+
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from .errors import DamagedFile
 from .latents.base import Autoencoder
@@ -22,10 +25,12 @@ UNBOUNDED = Geometry(tile=64, overlap=16)
 """Tiles for autoencoders that look at the whole picture: 512 px, as diffusers has them, a quarter shared."""
 
 
-def encode_picture(autoencoder: Autoencoder, image: Image.Image) -> tuple[Tensor, Geometry | None]:
+def encode_picture(
+    autoencoder: Autoencoder, image: Image.Image, progress: bool = False
+) -> tuple[Tensor, Geometry | None]:
     """RGB pictures of any size -> latents (1, c, ceil(H / f), ceil(W / f)), and the overlapping tiles if such were used.
 
-    The right and bottom borders are replicated up to a multiple of the factor f.
+    The right and bottom borders are replicated up to a multiple of the factor f. progress: of tiles, on stderr.
     """
     factor, tiled = autoencoder.factor, autoencoder.tiled_encode
     rows, columns = -(-image.height // factor), -(-image.width // factor)
@@ -45,12 +50,20 @@ def encode_picture(autoencoder: Autoencoder, image: Image.Image) -> tuple[Tensor
         if not latents:
             latents.append(tile.new_empty(1, autoencoder.channels, rows, columns))
         box.of(latents[0]).copy_(tile)
+        bar.update(box.area)
 
-    if geometry:
-        blended(tiled, geometry, rows, columns, read, write)
-    else:
-        tiled.run(rows, columns, read, write)
+    with _bar(rows * columns, progress, "encode") as bar:
+        if geometry:
+            blended(tiled, geometry, rows, columns, read, write)
+        else:
+            tiled.run(rows, columns, read, write)
     return latents[0], geometry
+
+
+def _bar(cells: int, progress: bool, what: str) -> tqdm:
+    return tqdm(
+        total=cells, desc=what, unit="cell", unit_scale=True, disable=not progress, leave=False, file=sys.stderr
+    )
 
 
 def decode_picture(
@@ -59,11 +72,12 @@ def decode_picture(
     size: tuple[int, int],
     geometry: Geometry | None,
     frame: bool = False,
+    progress: bool = False,
 ) -> Image.Image:
     """Latents (1, c, h, w) -> RGB picture of ``size`` (width, height), at most (f w, f h), rounded to 8 bits.
 
     geometry: the overlapping tiles that ``encode_picture`` gave, if it did; DamagedFile where they are missing. frame: of a
-    clip (``Autoencoder.decode_frame``).
+    clip (``Autoencoder.decode_frame``). progress: of tiles, on stderr.
     """
     factor, tiled = autoencoder.factor, autoencoder.tiled_decode
     rows, columns = latents.shape[2:]
@@ -72,14 +86,16 @@ def decode_picture(
     def write(box: Box, tile: Tensor) -> None:
         top, left = box.top * factor, box.left * factor
         image.paste(to_image(tile[:, :, : size[1] - top, : size[0] - left]), (left, top))
+        bar.update(box.area)
 
-    if geometry:
-        blended(tiled, geometry, rows, columns, lambda box: box.of(latents), write)
-    elif rows * columns <= WHOLE:
-        decode = autoencoder.decode_frame if frame else autoencoder.decode
-        write(Box(0, rows, 0, columns), decode(latents))
-    elif tiled.halo is None:  # no encoder writes that, and the whole at once could take all memory
-        raise DamagedFile("the file is damaged: it lacks the tiles that its autoencoder takes at this size")
-    else:
-        tiled.run(rows, columns, lambda box: box.of(latents), write)
+    with _bar(rows * columns, progress and rows * columns > WHOLE, "decode") as bar:
+        if geometry:
+            blended(tiled, geometry, rows, columns, lambda box: box.of(latents), write)
+        elif rows * columns <= WHOLE:
+            decode = autoencoder.decode_frame if frame else autoencoder.decode
+            write(Box(0, rows, 0, columns), decode(latents))
+        elif tiled.halo is None:  # no encoder writes that, and the whole at once could take all memory
+            raise DamagedFile("the file is damaged: it lacks the tiles that its autoencoder takes at this size")
+        else:
+            tiled.run(rows, columns, lambda box: box.of(latents), write)
     return image

@@ -34,6 +34,11 @@ class Box(NamedTuple):
     left: int
     right: int
 
+    @property
+    def area(self) -> int:
+        """Its cells."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
     def grown(self, halo: int, rows: int, columns: int) -> Box:
         """With ``halo`` more cells on every side, as far as the picture of rows x columns cells goes."""
         return Box(

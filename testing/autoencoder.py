@@ -95,7 +95,9 @@ def table(rows: list[dict[str, Any]], summary: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = Parser(prog="python -m testing.autoencoder", description=__doc__.splitlines()[0])
+    parser = Parser(
+        prog="python -m testing.autoencoder", description="Measure what an autoencoder alone keeps of pictures."
+    )
     parser.add_argument("--vae", default="compact", metavar="NAME", help="name, folder or hub id (%(default)s)")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of pictures")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures, by name")

@@ -19,6 +19,7 @@ from scipy.interpolate import PchipInterpolator
 from live.command import Parser, run
 from live.errors import InputError
 
+from .ours import name_of
 from .results import METRICS, REFERENCES, load, mean_per_setting, measured, of_dataset, select
 
 SMALLEST_OVERLAP = 0.5
@@ -95,8 +96,10 @@ def bits_between(anchor: pd.DataFrame, test: pd.DataFrame, metric: str) -> tuple
     return middle, rates[1] / rates[0]
 
 
-def matrix(points: pd.DataFrame, reference: str = "original", dataset: str | None = None) -> pd.DataFrame:
-    """Every ordered pair of codecs at every metric that both have against a reference, one row each.
+def matrix(
+    points: pd.DataFrame, reference: str = "original", dataset: str | None = None, only: str | None = None
+) -> pd.DataFrame:
+    """Every ordered pair of codecs at every metric that both have against a reference, one row each; ``only``: of one tested codec.
 
     Columns: reference, metric, anchor, test, bd_rate (None where it does not apply), overlap, pictures. Each pair is
     compared over the pictures that both coded, and the metric was measured of, at all their settings.
@@ -104,6 +107,8 @@ def matrix(points: pd.DataFrame, reference: str = "original", dataset: str | Non
     here = of_dataset(points[points["reference"] == reference], dataset)
     rows = []
     for anchor, test in permutations(here["codec"].unique(), 2):
+        if only not in (None, test):
+            continue
         pair = select(here, [anchor, test], reference)
         curves: dict[frozenset[str], list[pd.DataFrame]] = {}  # by pictures: mostly the same for all metrics
         for metric in METRICS:
@@ -142,7 +147,7 @@ def cell(row: pd.Series) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = Parser(prog="python -m testing.bdrate", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m testing.bdrate", description="BD-rate of a codec over another, or over all.")
     parser.add_argument("--points", type=Path, required=True, metavar="CSV", help="results of testing.evaluate")
     parser.add_argument("--metric", choices=METRICS, help="default: lpips_alex; in the table all")
     parser.add_argument("--anchor", metavar="CODEC", help="the codec that is compared with; default: a table of all")
@@ -151,11 +156,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dataset", metavar="NAME", help="needed when the results hold several")
     parser.add_argument("--json", action="store_true", help="one JSON object, or a list of them")
     args = parser.parse_args(argv)
+    args.test, args.anchor = name_of(args.test), args.anchor and name_of(args.anchor)
     if args.anchor is None:
         points = load(args.points)
         select(points, [args.test], args.reference, args.dataset)  # refuses what has no points
-        rows = matrix(points, args.reference, args.dataset)
-        rows = rows[(rows["test"] == args.test) & rows["metric"].isin([args.metric] if args.metric else list(METRICS))]
+        rows = matrix(points, args.reference, args.dataset, args.test)
+        rows = rows[rows["metric"].isin([args.metric] if args.metric else list(METRICS))]
         if rows.empty:
             raise InputError(f"the results hold nothing to compare {args.test} with {REFERENCES[args.reference]}")
         print(rows.to_json(orient="records") if args.json else matrix_markdown(rows))

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 import live
 from live import api
@@ -49,7 +50,7 @@ class Pace:
     """Frames a second: medians of ``repeat`` calls that do so many frames each."""
 
     def __init__(self, frames: int, repeat: int):
-        self.frames, self.repeat = frames, repeat
+        self.frames, self.repeat, self.bar = frames, repeat, tqdm(desc="speed", unit="figure")
 
     def __call__(self, call: Callable[[], object]) -> float:
         seconds = []
@@ -57,6 +58,7 @@ class Pace:
             start = time.perf_counter()
             call()
             seconds.append(time.perf_counter() - start)
+        self.bar.update()
         return round(self.frames / statistics.median(seconds), 2)
 
 
@@ -160,7 +162,7 @@ def table(facts: dict[str, object]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = Parser(prog="python -m testing.clip_speed", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m testing.clip_speed", description="Frames a second by stage, ours beside the peers.")
     parser.add_argument("--clip", type=Path, required=True, metavar="FILE")
     parser.add_argument("--frames", type=int, default=48, metavar="N", help="the first so many (%(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="of torch; default: its own choice")

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
+from tqdm import tqdm
 
 from live.command import Parser, run
 from live.errors import InputError
@@ -94,7 +95,8 @@ def main(argv: list[str] | None = None) -> int:
     first = (path.relative_to(args.data).as_posix() for path in picture_files(args.data)[:SHOWN])
     wanted = names_of(args.pictures, "picture") if args.pictures else first
     images = {name: read_picture(args.data / name) for name in wanted}
-    rows = [row(image, name, files_at(image, ours, peers, args.bpp)) for name, image in images.items()]
+    bar = tqdm(images.items(), desc="pictures", unit="picture")
+    rows = [row(image, name, files_at(image, ours, peers, args.bpp)) for name, image in bar]
     side_by_side(rows, args.out, CROP)
     print(args.out)
     return 0

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from live.command import Parser, run
 from live.errors import InputError
-from live.files import PICTURE_SUFFIXES, picture_files, require_file
+from live.files import PICTURE_SUFFIXES, picture_files
 from live.media import read_picture, to_tensor
 from live.metrics.distances import check_enough, frechet_distance, kernel_distance, patches
 from live.metrics.inception import inception_network
@@ -98,8 +98,10 @@ def kept(args: Namespace) -> tuple[list[Path], list[tuple[dict[str, Any], list[R
     sets = []
     for setting in settings if args.setting is None else [args.setting]:
         files = [coded_file(out, args.codec, name, setting) for name in names]
-        for path in files:
-            require_file(path)
+        if gone := [path for path in files if not path.is_file()]:
+            raise InputError(
+                f"{gone[0]} is not there; the files lie beside the points.csv that testing.evaluate wrote with them"
+            )
         bpp = points.loc[points["setting"] == setting, "bpp"].mean()
         facts = {"codec": peer.name, "setting": float(setting), "bpp": round(float(bpp), 5)}
         sets.append((facts, [partial(_decoded, args.codec, setting, path) for path in files]))
@@ -131,7 +133,7 @@ def rows(args: Namespace) -> Iterator[dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = Parser(prog="python -m testing.fid", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m testing.fid", description="FID and KID of decoded pictures, by patches.")
     parser.add_argument("--reference", type=Path, required=True, metavar="DIR", help="folder of the originals")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--decoded", type=Path, metavar="DIR", help="folder of the decoded pictures, of the same names")

@@ -154,8 +154,9 @@ def block() -> str:
     timed = timed_alike(points)
     parts += ["Our qualities:", results.markdown(ours, shown)]
     parts += [
-        f"Seconds a photo at about {TIMED_BPP:g} bpp (medians over {timed['picture'].nunique()} photos, on one core; VVC and "
-        "JPEG XL are programs, started for each file):",
+        f"Seconds a photo at the setting nearest to {TIMED_BPP:g} bpp (medians over {timed['picture'].nunique()} photos, on one "
+        "core; VVC and JPEG XL are programs, started for each file; refined files were timed beside another search, and "
+        "are decoded by what decodes all of their codec):",
         speed_table(timed, means),
         "The ceiling of any codec over a frozen autoencoder is its own round trip:",
         round_trip_table(json.loads(ROUND_TRIP.read_text())),

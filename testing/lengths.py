@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from live.checkpoints import by_quality
 from live.command import Parser, run
 from live.errors import InputError, LiveError
@@ -59,7 +61,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = Parser(prog="python -m testing.lengths", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m testing.lengths", description="What the length of a clip costs.")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of photos; default: Kodak, or scikit-image's")
     parser.add_argument(
         "--frames", default=",".join(map(str, LENGTHS)), metavar="LIST", help="numbers of frames (%(default)s)"
@@ -74,13 +76,12 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"--frames takes whole numbers from 1, with commas, not {args.frames}")
     codecs = args.codecs.split(",")
     weights = {codec: by_quality(None, codec).card["identity"][:16] for codec in codecs}
-    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scene = folder / "scene.png"
         mosaic(picture_files(photos(folder, args.data)), SCENE).save(scene)
-        for codec in codecs:
-            rows += [measure(scene, int(length), codec, folder) for length in lengths]
+        jobs = [(codec, int(length)) for codec in codecs for length in lengths]
+        rows = [measure(scene, length, codec, folder) for codec, length in tqdm(jobs, desc="clips", unit="clip")]
     facts = {"threads": os.environ.get("OMP_NUM_THREADS", "default"), "weights": weights, "rows": rows}
     print(json.dumps(facts, indent=1) if args.json else table(rows))
     return 0

@@ -233,6 +233,11 @@ def codec_of(name: str) -> Anchor:
     raise InputError(f"unknown codec {name}; choose from {', '.join(known)}, or give a folder of codec checkpoints")
 
 
+def name_of(text: str) -> str:
+    """How tables call a codec that the user names as they do, or by its folder of checkpoints."""
+    return Checkpoints(text).name if "/" in text and Path(text).is_dir() else text
+
+
 def autoencoder_of(codecs: list[str]) -> tuple[str, list[str]]:
     """The name of the autoencoder whose reconstructions are the second reference, that of the first of our codecs among these
     names, and the names of those that code another's latents."""

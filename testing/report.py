@@ -23,11 +23,12 @@ from live.errors import InputError
 from live.files import write_atomic
 from live.media import read_picture
 
+from .anchors import ANCHORS
 from .bdrate import cell, matrix
 from .curves import colours_of, label_of
 from .evaluate import POINTS
 from .measure import coded_file
-from .ours import codec_of
+from .ours import OURS, codec_of
 from .results import METRICS, REFERENCES, load, mean_per_setting, names_of, of_dataset, select
 
 MEAN = "mean over the pictures that all codecs coded"
@@ -79,6 +80,10 @@ def views(points: pd.DataFrame, out: Path, data: Path, codecs: dict[str, str], l
     for row in ours[ours["picture"].isin(names)].itertuples(index=False):
         rows = beside(points, row)
         given = [(codecs.get(each.codec, each.codec), each) for each in rows]
+        if folders := [name for name, each in given if each.codec not in codecs and name not in OURS | ANCHORS]:
+            raise InputError(
+                f"the results hold {folders[0]}; give its folder of checkpoints too: --ours {next(iter(codecs.values()))},FOLDER"
+            )
         files = [(codec, coded_file(out, codec, each.picture, each.setting)) for codec, each in given]
         if gone := [path for _, path in files if not path.exists()]:
             raise InputError(f"{gone[0]} is gone; the report needs the files that testing.evaluate left in its folder")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from tqdm import tqdm
 
 from live.checkpoints import by_quality
 from live.command import Parser, run
@@ -113,7 +114,7 @@ UNITS = {"s": "s", "cpu_s": "CPU s", "mib": "peak MiB"}
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = Parser(prog="python -m testing.sizes", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m testing.sizes", description="What the size of a picture costs.")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of photos; default: Kodak, or scikit-image's")
     parser.add_argument(
         "--sizes",
@@ -130,7 +131,8 @@ def main(argv: list[str] | None = None) -> int:
     weights = by_quality(args.quality).card["identity"][:16]
     with tempfile.TemporaryDirectory() as folder:
         files = picture_files(photos(Path(folder), args.data))
-        rows = [measure(files, SIZES[int(size)], args.quality, Path(folder)) for size in wanted]
+        bar = tqdm(wanted, desc="pictures", unit="picture")
+        rows = [measure(files, SIZES[int(size)], args.quality, Path(folder)) for size in bar]
     facts = {"threads": os.environ.get("OMP_NUM_THREADS", "default"), "weights": weights, "rows": rows}
     print(json.dumps(facts, indent=1) if args.json else table(rows))
     return 0

@@ -26,6 +26,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from live import __main__ as command
 from live import api
@@ -55,7 +56,7 @@ class Clock:
     """Medians of ``repeat`` calls in milliseconds, after one that does not count."""
 
     def __init__(self, repeat: int):
-        self.repeat = repeat
+        self.repeat, self.bar = repeat, tqdm(desc="speed", unit="figure")
 
     def __call__(self, call: Callable[[], object]) -> float:
         call()
@@ -64,6 +65,7 @@ class Clock:
             start = time.perf_counter()
             call()
             seconds.append(time.perf_counter() - start)
+        self.bar.update()
         return round(1000 * statistics.median(seconds), 2)
 
 
@@ -291,7 +293,7 @@ def table(facts: dict[str, object]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = Parser(prog="python -m testing.speed", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m testing.speed", description="Milliseconds by stage, ours beside the peers.")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of photos; default: Kodak, or scikit-image's")
     parser.add_argument("-q", "--quality", type=int, metavar="N", help="embedded quality; default: the middle one")
     parser.add_argument("--threads", type=int, metavar="N", help="of torch; default: its own choice")

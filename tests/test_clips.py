@@ -13,6 +13,7 @@ import pytest
 from conftest import photo
 from films import RATE, make_clip, moving, psnr, read, write
 
+import live
 from live.errors import InputError, OutputError
 from live.video.ffmpeg import binary
 from live.video.properties import Colour, Properties
@@ -270,3 +271,14 @@ def test_real_clips_are_read():
         frames = list(islice(clip.frames(), 3))
         assert len(frames) == 3 and frames[0].size == (clip.properties.width, clip.properties.height)
         assert np.asarray(frames[0]).std() > 5
+
+
+def test_a_clip_is_not_replaced_by_what_is_made_of_it(tmp_path):
+    source, coded = tmp_path / "clip.mp4", tmp_path / "clip.live"
+    source.write_bytes(b"of the user")
+    coded.write_bytes(b"LIV")
+    with pytest.raises(OutputError, match="is the clip itself"):
+        live.compress_clip(str(source), tmp_path / "." / "clip.mp4", 1)
+    with pytest.raises(OutputError, match="is the file itself"):
+        live.decompress_clip(coded, str(coded))
+    assert source.read_bytes() == b"of the user" and coded.read_bytes() == b"LIV"

@@ -40,6 +40,7 @@ def test_the_command(tmp_path, small_live, capsys):
     assert comparison.main([*common, "--out", str(out)]) == 0
     with Image.open(out) as figure:
         assert figure.format == "JPEG" and figure.width > 1000
+    capsys.readouterr()
     for arguments, word in (
         ([*common, "--out", str(tmp_path / "x.gif")], "no figure format"),
         ([*common, "--out", str(out), "--bpp", "0"], "--bpp"),

@@ -248,7 +248,7 @@ def test_the_command_on_files_that_evaluate_kept(small, folders, tmp_path, capsy
         assert code == 2 and not lines and word in error and error.count("\n") == 1
     (tmp_path / "out" / "files" / "jpeg" / "a.png_q45.jpg").unlink()
     code, lines, error = command(capsys, *common)
-    assert code == 2 and not lines and "does not exist" in error
+    assert code == 2 and not lines and "is not there" in error
 
 
 def test_the_command_refuses_in_one_line_before_any_work(folders, tmp_path, capsys, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from live.errors import ConfigError, ModelError, OutputError
 from live.latents import load_autoencoder
 from live.media import read_picture, to_tensor
 from training import export, latent_cache, train_codec
-from training.data import is_validation
+from training.data import Photos, is_validation
 
 PAPER = """
 codec: live_paper
@@ -100,6 +101,24 @@ def test_paper_trains_from_the_cache(cache, photos, tmp_path):
     bpp = (coded.y_bits + coded.z_bits) / (4 * 64 * 64)
     expected = 1e-3 * (coded.latents - latents).norm() + bpp
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5) and figures["bpp"] == pytest.approx(bpp.item())
+
+
+def test_photos_that_cannot_be_read_are_left_out_and_named(photos, tmp_path, small_live, capfd):
+    """By the cache, as by training without one; a cache is stale once such a photo has been mended."""
+    folder = tmp_path / "some"
+    shutil.copytree(photos, folder)
+    broken = folder / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8 nothing")
+    autoencoder = load_autoencoder("compact")
+    latent_cache.build(folder, autoencoder, tmp_path / "cache")
+    assert capfd.readouterr().err.count("live: left out: ") == 1
+    examples = latent_cache.read(tmp_path / "cache", folder, autoencoder, 8)
+    assert broken not in [path for part in examples for path in part.files]
+    assert len(Photos([*sorted(photos.iterdir()), broken], 64)) == len(list(photos.iterdir()))
+    assert f"live: left out: {broken}" in capfd.readouterr().err
+    photo(96, 96).save(broken)
+    with pytest.raises(ModelError, match="stale"):
+        latent_cache.read(tmp_path / "cache", folder, autoencoder, 8)
 
 
 def test_pictures_cannot_be_weighed_from_a_cache(cache, photos, tmp_path, capsys):

@@ -147,7 +147,7 @@ def test_half_transparency_blends_and_opaque_alpha_is_dropped():
     assert pixels(read_picture(opaque)).tolist() == [[[7] * 3] * 2] * 2
 
 
-@pytest.mark.parametrize("text", ["red", "#fff", "#12345g", "", "White", "#1234567"])
+@pytest.mark.parametrize("text", ["red", "#fff", "#12345g", "", "White", "#1234567", (255, 255, 255), ["white"]])
 def test_other_colours_are_refused(text):
     with pytest.raises(InputError, match="use white, black or #rrggbb"):
         parse_colour(text)

@@ -12,7 +12,7 @@ from conftest import photo
 
 from live.command import run
 from live.errors import InputError
-from testing import report
+from testing import bdrate, report
 from testing.evaluate import evaluate
 from testing.measure import Evaluation, decode_file
 from testing.results import REFERENCES
@@ -98,6 +98,15 @@ def test_other_folders_of_checkpoints_stand_beside(tmp_path, small_models, small
     monkeypatch.setattr(Evaluation, "_decode", lambda self, job, path: decode_file(job.codec, job.setting, path))
     evaluate(data, ["live_plus", str(sweep), "jpeg"], out, ["psnr"], ["original"])
     assert report.main(["--out", str(out), "--data", str(data), "--ours", f"{sweep},live_plus,jpeg"]) == 0
+    with pytest.raises(
+        InputError, match="the results hold sweep; give its folder of checkpoints too: --ours live_plus,"
+    ):
+        report.main(["--out", str(out), "--data", str(data)])
+    for test in ("sweep", str(sweep)):
+        assert (
+            bdrate.main(["--points", str(out / "points.csv"), "--metric", "psnr", "--anchor", "jpeg", "--test", test])
+            == 0
+        )
     text = (out / "report.html").read_text()
     assert '"ours": "sweep"' in text and text.count('"caption":') == 2 * 4
 

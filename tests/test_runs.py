@@ -96,7 +96,7 @@ def test_states_that_cannot_be_read_are_named(tmp_path, capsys):
             (tmp_path / "state.pt").write_bytes(broken)
         with pytest.raises(ModelError, match=r"state\.pt is not a training state"):
             read_state(tmp_path)
-    assert run(lambda: export.main(["codec", "--run", str(tmp_path), "-o", "x", "--quality", "1"])) == 2
+    assert run(lambda: export.main(["codec", "--run", str(tmp_path), "-o", "x.safetensors", "--quality", "1"])) == 2
     assert "not a training state" in capsys.readouterr().err
 
 
@@ -150,9 +150,15 @@ def test_a_codec_run_stays_with_its_autoencoder(small_models, photos, tmp_path, 
     exported = ["codec", "--run", str(tmp_path / "r"), "-o", str(tmp_path / "x.safetensors"), "--quality", "1"]
     with pytest.raises(ModelError, match="not the autoencoder"):
         export.main([*exported, "--vae", str(other)])
-    for kind in (["video", "--images", str(other)], ["glc", "--vae", str(other)], ["vq", "--data", str(photos)]):
+    for kind, output, *more in (
+        ("video", "x.safetensors", "--images", str(other)),
+        ("glc", "x", "--vae", str(other)),
+        ("vq", "x.safetensors", "--data", str(photos)),
+    ):
         with pytest.raises(InputError, match=r"training\.export codec"):
-            export.main([kind[0], "--run", str(tmp_path / "r"), "-o", str(tmp_path / "x"), *kind[1:]])
+            export.main([kind, "--run", str(tmp_path / "r"), "-o", str(tmp_path / output), *more])
+    with pytest.raises(OutputError, match=r"must end in \.safetensors"):
+        export.main([*exported[:4], str(tmp_path / "x"), *exported[5:]])
     with pytest.raises(InputError, match="1 to 255"):
         export.main([*exported[:-1], "0"])
     assert export.main(exported) == 0

@@ -8,6 +8,7 @@ would have seen.
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +110,8 @@ class Examples:
 
 
 class Photos(Examples):
-    """Photos in memory as uint8 (3, H, W), all at least ``smallest`` px a side (others are left out); given as [0, 1].
+    """Photos in memory as uint8 (3, H, W), all at least ``smallest`` px a side; given as [0, 1]. Smaller ones are left out, and
+    those that cannot be read, which are named.
 
     vary: make some crops smooth or larger than life, as ``varied`` does.
     """
@@ -119,14 +121,18 @@ class Photos(Examples):
             raise InputError("of every 25 photos one is held out for validation, by its name's hash: give more photos")
         kept, pictures = [], []
         for path in tqdm(files, desc="photos", unit="file", leave=False):
-            array = np.array(read_picture(path, "white"))
+            try:
+                array = np.array(read_picture(path, "white"))
+            except InputError as error:
+                tqdm.write(f"live: left out: {error}", sys.stderr)
+                continue
             if min(array.shape[:2]) >= smallest:
                 kept.append(path)
                 pictures.append(torch.from_numpy(array).permute(2, 0, 1))
         if not kept:
             raise InputError(
-                f"every photo has a side under {smallest} px; use larger photos, or a smaller crop, though validation's is "
-                f"{VALIDATION_CROP}"
+                f"no photo can be read that has {smallest} px a side; use larger photos, or a smaller crop, though "
+                f"validation's is {VALIDATION_CROP}"
             )
         super().__init__(kept, pictures, flip=True)
         self.vary = vary

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from live.errors import ConfigError, LiveError
+from live.files import make_folder
 
 from .data import Share
 from .record import STATE, Record, read_state, write_state
@@ -59,7 +60,7 @@ class Engine:
 
     def __init__(self, stage: Stage, schedule: Schedule, folder: str | Path, config: Any):
         self.stage, self.schedule, self.folder = stage, schedule, Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.share = Share(self.accelerator.process_index, self.accelerator.num_processes, self.accelerator.device)
         stage.place(self.share)

@@ -24,9 +24,10 @@ from live.artefact import read_artefact, write_artefact
 from live.checkpoints import export_codec, load_codec
 from live.codecs import Glc, GlcConfig, make_codec, without_derived
 from live.command import Parser, run
+from live.commands import LATENT_SUFFIX, check_suffix
 from live.config import parse
 from live.errors import InputError, ModelError
-from live.files import picture_files
+from live.files import check_folder, picture_files
 from live.latents import load_autoencoder
 from live.latents.base import identity_of
 from live.latents.compact import CompactAutoencoder, ExportedAutoencoder
@@ -197,6 +198,11 @@ def main(argv: list[str] | None = None) -> int:
         "--images", type=Path, nargs="+", required=True, metavar="CKPT", help="as its training had them"
     )
     args = parser.parse_args(argv)
+    if args.kind == "glc":
+        check_folder(args.output)
+    else:
+        check_suffix(args.output, LATENT_SUFFIX)
+        check_folder(args.output.parent)
     if args.kind == "codec":
         if not 1 <= args.quality <= 255:
             raise InputError("--quality must be 1 to 255")

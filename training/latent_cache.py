@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def build(data: Path, autoencoder: Autoencoder, out: Path, crop: int | None = None, dtype: str = "float16") -> None:
-    """Encode the pictures below ``data`` into ``out``; the index is written last, so a broken build is no cache.
+    """Encode the pictures below ``data`` into ``out``; the index is written last, so a broken build is no cache. Pictures that
+    cannot be read are left out and named.
 
     crop: encode only the middle, at most that many px a side. OutputError when ``out`` holds a cache already.
     """
@@ -50,8 +52,12 @@ def build(data: Path, autoencoder: Autoencoder, out: Path, crop: int | None = No
     pending: dict[str, Tensor] = {}
     for path in tqdm(files, desc="latents", unit="picture"):
         name = path.relative_to(data).as_posix()
-        picture = _middle(to_tensor(read_picture(path, alpha="white")), autoencoder.factor, crop)
         sources[name] = sha256(path)
+        try:
+            picture = _middle(to_tensor(read_picture(path, alpha="white")), autoencoder.factor, crop)
+        except InputError as error:
+            tqdm.write(f"live: left out: {error}", sys.stderr)
+            picture = None
         if picture is not None:
             pending[name] = autoencoder.encode(picture)[0].to(DTYPES[dtype])
         if sum(t.numel() * t.element_size() for t in pending.values()) > SHARD_BYTES or path == files[-1]:

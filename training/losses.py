@@ -41,6 +41,11 @@ class Phase:
     latent_norm: float = 0.0
     vgg_crop: int = 96
 
+    def __post_init__(self) -> None:
+        for name in ("l1", "mse", "alex", "vgg", "dists", "latent_mse", "latent_norm", "vgg_crop"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"phases: {name} must be 0 or more, not {getattr(self, name)}")
+
     @property
     def sees_pictures(self) -> bool:
         """Whether a term needs the decoder's pictures."""

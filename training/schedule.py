@@ -42,11 +42,16 @@ class Schedule:
     def __post_init__(self) -> None:
         for least, names in (
             (1, ("steps", "validate_every")),
-            (0, ("lr", "seed", "warmup", "weight_decay", "patience")),
+            (0, ("lr", "seed", "warmup", "weight_decay", "patience", "gain_lr", "adversary_lr")),
         ):
             for name in names:
                 if not getattr(self, name) >= least:
                     raise ConfigError(f"schedule.{name} must be {least} or more, not {getattr(self, name)}")
+        for name in ("clip", "save_minutes"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"schedule.{name} must be above 0, not {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"schedule.ema must be 0 or more and below 1, not {self.ema}")
 
     def seed_at(self, step: int, process: int = 0) -> int:
         """Of a process's noise at a step; below 2^32, as torch's generator of the CPU ignores what is above."""

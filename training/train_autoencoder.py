@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from live.artefact import read_artefact, read_card
 from live.command import Parser, run
 from live.config import load_yaml, parse
-from live.errors import ConfigError, InputError
+from live.errors import ConfigError, InputError, naming
+from live.files import check_folder
 from live.latents.compact_net import FACTOR, CompactConfig, CompactNet, patch_components
 from live.nets import bfloat16
 from live.priors.hyper import HYPER_FACTOR, Hyperprior
@@ -173,16 +174,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", default="configs/autoencoder_compact.yaml", help="(%(default)s)")
     parser.add_argument("--data", default=os.environ.get("LIVE_TRAIN"), help="folder of photos (default: LIVE_TRAIN)")
     parser.add_argument(
-        "--run", default="runs/compact", help="run folder (%(default)s); an interrupted run there goes on"
+        "--run",
+        type=Path,
+        default=Path("runs/compact"),
+        help="run folder (%(default)s); an interrupted run there goes on",
     )
     parser.add_argument("--init", type=Path, help="exported autoencoder to start from, its rate model beside it")
     args = parser.parse_args(argv)
     if not args.data:
         raise InputError("give a folder of photos with --data or LIVE_TRAIN")
+    check_folder(args.run)
     values = load_yaml(args.config)
     if args.init:
         values["init"] = read_card(args.init).get("identity", "")
-    config = parse(AutoencoderConfig, values)
+    with naming(args.config):
+        config = parse(AutoencoderConfig, values)
     return Engine(AutoencoderStage(config, args.data, args.init), config.schedule, args.run, config).run()
 
 

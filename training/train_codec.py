@@ -31,7 +31,8 @@ from live.codecs import LivePlus, make_codec
 from live.codecs.base import LatentCodec
 from live.command import Parser, run
 from live.config import load_yaml, parse
-from live.errors import ConfigError, InputError
+from live.errors import ConfigError, InputError, naming
+from live.files import check_folder
 from live.latents import load_autoencoder
 from live.latents.base import Autoencoder, Statistics
 from live.latents.compact import CompactAutoencoder
@@ -289,10 +290,13 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("give a positive --lambda and a --run folder")
     if not args.data:
         raise InputError("give a folder of photos with --data or LIVE_TRAIN")
+    check_folder(args.run)
     autoencoder = load_autoencoder(args.vae)
     given = {"trained_at": args.weight, "vae": autoencoder.identity}
     given |= {"init": read_card(args.init).get("identity", "")} if args.init else {}
-    config = parse(CodecConfig, load_config(args.config)[0] | given)
+    values = load_config(args.config)[0] | given
+    with naming(args.config):
+        config = parse(CodecConfig, values)
     stage = CodecStage(config, Path(args.data), autoencoder, args.init, args.latents)
     return Engine(stage, config.schedule, args.run, config).run()
 

@@ -31,7 +31,8 @@ from live.checkpoints import load_codec
 from live.codecs import Glc, GlcConfig
 from live.command import Parser, run
 from live.config import load_yaml, parse
-from live.errors import ConfigError, InputError
+from live.errors import ConfigError, InputError, naming
+from live.files import check_folder
 from live.latents import load_autoencoder
 from live.latents.vq import VqAutoencoder
 from live.nets import bfloat16
@@ -232,13 +233,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.data:
         raise InputError("give a folder of photos with --data or LIVE_TRAIN")
+    check_folder(args.run)
     autoencoder = load_autoencoder(args.vae)
     if not isinstance(autoencoder, VqAutoencoder):
         raise InputError(f"{args.vae} is no VQ autoencoder; train one with training.train_vq")
     values = load_yaml(args.config) | {"vae": autoencoder.identity}
     if args.init:
         values["init"] = read_card(args.init).get("identity", "")
-    config = parse(GlcTrainConfig, values)
+    with naming(args.config):
+        config = parse(GlcTrainConfig, values)
     stage = GlcStage(config, args.data, autoencoder, args.init, args.aids)
     return Engine(stage, config.schedule, args.run, config).run()
 

@@ -32,7 +32,8 @@ from live.codecs.base import Codec
 from live.codecs.video.base import FrameEstimate, VideoCodec
 from live.command import Parser, run
 from live.config import load_yaml, parse
-from live.errors import ConfigError, InputError, ModelError
+from live.errors import ConfigError, InputError, ModelError, naming
+from live.files import check_folder
 from live.latents import load_autoencoder
 from live.latents.base import Autoencoder
 from live.nets import bfloat16
@@ -255,10 +256,12 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(
             "give a folder of clips with --clips or LIVE_VIDEO, and one of photos with --data or LIVE_TRAIN"
         )
+    check_folder(args.run)
     values = load_yaml(args.config) | {"images": [load_codec(path).identity for path in args.images]}
     if args.init:
         values["init"] = read_card(args.init).get("identity", "")
-    config = parse(VideoTrainConfig, values)
+    with naming(args.config):
+        config = parse(VideoTrainConfig, values)
     stage = VideoStage(config, args.clips, args.data, args.images, args.vae, args.init)
     return Engine(stage, config.schedule, args.run, config).run()
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from live.artefact import read_artefact, read_card
 from live.command import Parser, run
 from live.config import load_yaml, parse
-from live.errors import ConfigError, InputError
+from live.errors import ConfigError, InputError, naming
+from live.files import check_folder
 from live.latents import load_autoencoder
 from live.latents.compact import CompactAutoencoder
 from live.latents.vq import VqAutoencoder
@@ -146,7 +147,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.data:
         raise InputError("give a folder of photos with --data or LIVE_TRAIN")
-    config = parse(VqTrainConfig, load_yaml(args.config))
+    check_folder(args.run)
+    values = load_yaml(args.config)
+    with naming(args.config):
+        config = parse(VqTrainConfig, values)
     compact = None if config.model.published else args.compact
     if given := compact or args.init:
         config = replace(config, init=read_card(given).get("identity", ""))

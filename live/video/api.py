@@ -24,7 +24,7 @@ from ..checkpoints import clip_codec_name
 from ..codecs.base import Codec
 from ..coder import Read
 from ..container import MAX_PIXELS, TILES_TAG
-from ..errors import DamagedFile, DecodeMismatch, InputError, LiveError
+from ..errors import DamagedFile, DecodeMismatch, InputError, LiveError, OutputError
 from ..files import replacing, require_regular_file
 from ..latents.base import Autoencoder
 from ..parallel import ahead
@@ -88,6 +88,8 @@ def compress_clip(
     progress: on stderr. Raises InputError, ModelError, OutputError, or DecodeMismatch where verify fails.
     """
     output = Path(output)
+    if isinstance(source, (str, Path)) and _is_same(Path(source), output):
+        raise OutputError(f"{output} is the clip itself; give the output another name")
     chosen = _codec(quality, checkpoint, codec or (clip_codec_name() if checkpoint is None else None))
     coder, autoencoder = with_intra_period(clip_codec(chosen), intra_period), _autoencoder(chosen, vae)
     clip = open_source(source, fps, alpha, max_pixels)
@@ -123,6 +125,8 @@ def decompress_clip(
     NotLiveFile, NewerFormat, UnknownModel, DamagedFile, DecodeMismatch, InputError for a picture's file, OutputError.
     """
     path, output = Path(path), Path(output)
+    if _is_same(path, output):
+        raise OutputError(f"{output} is the file itself; give the output another name")
     check_clip_output(output, force=True)
     count = 0
     with ClipFrames(path, 0, checkpoint, vae, salvage, max_pixels, max_frames, check=not salvage) as frames:
@@ -133,6 +137,10 @@ def decompress_clip(
                 count += 1
     size = path.stat().st_size
     return ClipSummary(count, shape.width, shape.height, shape.rate, size, frames.lost, tuple(frames.notes))
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 def clip_frames(

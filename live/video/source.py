@@ -79,7 +79,9 @@ def open_source(
         opened = FolderSource(Path(source), rate, alpha, max_pixels)
     else:
         if rate is not None:
-            raise InputError(f"{source} has a frame rate of its own; --fps is for folders of pictures")
+            raise InputError(
+                f"{source} is a file; --fps is for folders of pictures and latents, and clips have a rate of their own"
+            )
         opened = FileSource(Path(source))
     size = opened.properties
     if size.width * size.height > max_pixels:
