@@ -67,16 +67,15 @@ def distances_text(path: Path) -> str:
     """FID and KID by codec and setting, as ``testing.fid --json`` printed them."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     facts = rows[0]
-    command = f"python -m testing.fid --reference kodak --points OUT/points.csv --codec {facts['codec']} --setting S"
+    command = "python -m testing.fid --reference kodak --points OUT/points.csv --codec C --setting S"
     lines = ["| codec | setting | bpp | FID | KID x 1000 |", "|---|---:|---:|---:|---:|"]
     lines += [
         f"| {row['codec']} | {row['setting']:g} | {row['bpp']:.4f} | {row['fid']:.1f} | {1000 * row['kid']:.1f} |"
         for row in rows
     ]
     title = f"Distances of the decoded Kodak photos from the originals over {facts['patches']} patches of {facts['patch']} px"
-    return (
-        f"{title} (`{command} --patch {facts['patch']} --json >> results/{path.name}`, once a setting):\n\n"
-        + "\n".join(lines)
+    return f"{title} (`{command} --patch {facts['patch']} --json >> results/{path.name}`, once a row):\n\n" + "\n".join(
+        lines
     )
 
 
