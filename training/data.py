@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -109,6 +110,15 @@ class Examples:
         return tensors.float()
 
 
+def read_photo(path: Path) -> Image.Image | None:
+    """A photo as PIL RGB, 8 bit, over white where it is transparent; None, and named on stderr, where it cannot be read."""
+    try:
+        return read_picture(path, "white")
+    except InputError as error:
+        tqdm.write(f"live: left out: {error}", sys.stderr)
+        return None
+
+
 class Photos(Examples):
     """Photos in memory as uint8 (3, H, W), all at least ``smallest`` px a side; given as [0, 1]. Smaller ones are left out, and
     those that cannot be read, which are named.
@@ -121,14 +131,10 @@ class Photos(Examples):
             raise InputError("of every 25 photos one is held out for validation, by its name's hash: give more photos")
         kept, pictures = [], []
         for path in tqdm(files, desc="photos", unit="file", leave=False):
-            try:
-                array = np.array(read_picture(path, "white"))
-            except InputError as error:
-                tqdm.write(f"live: left out: {error}", sys.stderr)
-                continue
-            if min(array.shape[:2]) >= smallest:
+            photo = read_photo(path)
+            if photo is not None and min(photo.size) >= smallest:
                 kept.append(path)
-                pictures.append(torch.from_numpy(array).permute(2, 0, 1))
+                pictures.append(torch.from_numpy(np.array(photo)).permute(2, 0, 1))
         if not kept:
             raise InputError(
                 f"no photo can be read that has {smallest} px a side; use larger photos, or a smaller crop, though "

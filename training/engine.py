@@ -40,7 +40,7 @@ MOST_SKIPPED = 10
 
 
 class Stage(Protocol):
-    """What is trained. train: the examples; validates_loss: whether ``validate`` gives a ``loss``; without it, it does not."""
+    """What is trained. train: the examples; validates_loss: that ``validate`` gives a ``loss``; where it is not there, none."""
 
     model: nn.Module
 

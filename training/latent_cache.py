@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,10 @@ from live.errors import InputError, ModelError, OutputError
 from live.files import make_folder, picture_files, read_bytes, write_atomic
 from live.latents import load_autoencoder
 from live.latents.base import Autoencoder
-from live.media import read_picture, to_tensor
+from live.media import to_tensor
 from live.registry import sha256
 
-from .data import Examples, is_validation
+from .data import Examples, is_validation, read_photo
 
 INDEX, VERSION = "index.json", 1
 SHARD_BYTES = 64 << 20
@@ -53,11 +52,8 @@ def build(data: Path, autoencoder: Autoencoder, out: Path, crop: int | None = No
     for path in tqdm(files, desc="latents", unit="picture"):
         name = path.relative_to(data).as_posix()
         sources[name] = sha256(path)
-        try:
-            picture = _middle(to_tensor(read_picture(path, alpha="white")), autoencoder.factor, crop)
-        except InputError as error:
-            tqdm.write(f"live: left out: {error}", sys.stderr)
-            picture = None
+        photo = read_photo(path)
+        picture = None if photo is None else _middle(to_tensor(photo), autoencoder.factor, crop)
         if picture is not None:
             pending[name] = autoencoder.encode(picture)[0].to(DTYPES[dtype])
         if sum(t.numel() * t.element_size() for t in pending.values()) > SHARD_BYTES or path == files[-1]:
